@@ -1,0 +1,113 @@
+#include "text/special_matcher.h"
+
+#include <algorithm>
+
+namespace tandem {
+namespace {
+
+bool is_special(TokenKind kind) {
+  return kind == TokenKind::kControl || kind == TokenKind::kUserDefined;
+}
+
+}  // namespace
+
+SpecialMatcher::SpecialMatcher(const TokenTable& tokens) {
+  size_t n_bytes = 0;
+  const auto n = static_cast<TokenId>(tokens.size());
+  for (TokenId id = 0; id < n; ++id) {
+    if (is_special(tokens.kind(id))) n_bytes += tokens.written(id).size();
+  }
+  children_ = PairTable(n_bytes);
+  for (TokenId id = 0; id < n; ++id) {
+    const std::string_view text = tokens.written(id);
+    if (is_special(tokens.kind(id)) && !text.empty()) {
+      add(text, id, tokens.kind(id) == TokenKind::kControl);
+    }
+  }
+  link();
+}
+
+void SpecialMatcher::add(std::string_view text, TokenId id, bool control) {
+  uint32_t node = 0;
+  for (auto byte = text.rbegin(); byte != text.rend(); ++byte) {
+    const auto value = static_cast<uint8_t>(*byte);
+    uint32_t next = child(node, value);
+    if (next == 0) {
+      next = static_cast<uint32_t>(nodes_.size());
+      nodes_.push_back({0, 0, nodes_[node].length + 1, -1, false});
+      edges_.emplace_back(node, value);
+      if (node == 0) {
+        root_children_[value] = next;
+      } else {
+        children_.insert(node, value, {next, 0});
+      }
+    }
+    node = next;
+  }
+  nodes_[node].id = id;
+  nodes_[node].control = control;
+  has_user_defined_ |= !control;
+}
+
+// Fallbacks point to shorter paths, so the nodes are visited by length.
+void SpecialMatcher::link() {
+  std::vector<uint32_t> by_length(nodes_.size());
+  for (uint32_t i = 0; i < by_length.size(); ++i) by_length[i] = i;
+  std::stable_sort(by_length.begin(), by_length.end(), [&](uint32_t a, uint32_t b) {
+    return nodes_[a].length < nodes_[b].length;
+  });
+  for (const uint32_t i : by_length) {
+    if (i == 0) continue;
+    const auto [parent, byte] = edges_[i - 1];
+    Node& node = nodes_[i];
+    node.fallback = parent == 0 ? 0 : step(nodes_[parent].fallback, byte);
+    const Node& fallback = nodes_[node.fallback];
+    node.shorter = fallback.id >= 0 ? node.fallback : fallback.shorter;
+  }
+  edges_.clear();
+  edges_.shrink_to_fit();
+}
+
+uint32_t SpecialMatcher::child(uint32_t node, uint8_t byte) const {
+  if (node == 0) return root_children_[byte];
+  const PairTable::Value* found = children_.find(node, byte);
+  return found ? found->first : 0;
+}
+
+uint32_t SpecialMatcher::step(uint32_t node, uint8_t byte) const {
+  while (true) {
+    const uint32_t next = child(node, byte);
+    if (next != 0 || node == 0) return next;
+    node = nodes_[node].fallback;
+  }
+}
+
+std::vector<SpecialMatcher::Match> SpecialMatcher::find(std::string_view text,
+                                                        std::span<const Range> trusted) const {
+  std::vector<Match> matches;
+  if (nodes_.size() == 1 || (trusted.empty() && !has_user_defined_)) return matches;
+  uint32_t node = 0;
+  size_t n_ranges = trusted.size();  // ranges that begin at or before `at`
+  for (size_t at = text.size(); at-- > 0;) {
+    node = step(node, static_cast<uint8_t>(text[at]));
+    while (n_ranges > 0 && trusted[n_ranges - 1].begin > at) --n_ranges;
+    const size_t trusted_end = n_ranges > 0 ? trusted[n_ranges - 1].end : 0;
+    uint32_t found = nodes_[node].id >= 0 ? node : nodes_[node].shorter;
+    while (found != 0 && nodes_[found].control && at + nodes_[found].length > trusted_end) {
+      found = nodes_[found].shorter;
+    }
+    if (found != 0) matches.push_back({at, at + nodes_[found].length, nodes_[found].id});
+  }
+  // Found from the right, the longest at every place; kept from the left where they do not overlap.
+  std::reverse(matches.begin(), matches.end());
+  size_t end = 0;
+  const auto overlaps = [&](const Match& match) {
+    if (match.begin < end) return true;
+    end = match.end;
+    return false;
+  };
+  matches.erase(std::remove_if(matches.begin(), matches.end(), overlaps), matches.end());
+  return matches;
+}
+
+}  // namespace tandem

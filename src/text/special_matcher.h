@@ -1,0 +1,61 @@
+// Finds control and user-defined tokens in text: from the left, the longest at each place, in time
+// linear in the text whatever the tokens are.
+//
+// Threading: immutable; const methods may be called from any thread at once.
+// Ownership: owns its automaton.
+// Errors: none.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "text/hash_tables.h"
+#include "text/token_table.h"
+
+namespace tandem {
+
+class SpecialMatcher {
+ public:
+  struct Range {
+    size_t begin = 0;
+    size_t end = 0;
+  };
+  struct Match {
+    size_t begin = 0;
+    size_t end = 0;
+    TokenId id = -1;
+  };
+
+  explicit SpecialMatcher(const TokenTable& tokens);
+
+  // Matches in order, none overlapping.  Control tokens are found only whole inside one of `trusted`
+  // (ascending, apart from one another); user-defined ones anywhere.
+  std::vector<Match> find(std::string_view text, std::span<const Range> trusted) const;
+
+ private:
+  // An Aho-Corasick automaton over the tokens written backwards, read from the end of the text: at
+  // each place it then knows every token that starts there, the longest first, without look-ahead.
+  struct Node {
+    uint32_t fallback = 0;  // the longest proper suffix of this node's path that is a node
+    uint32_t shorter = 0;   // the next node along the fallbacks where a token ends; 0: none
+    uint32_t length = 0;    // of the path
+    TokenId id = -1;        // the token whose whole text is the path
+    bool control = false;
+  };
+
+  void add(std::string_view text, TokenId id, bool control);
+  void link();
+  uint32_t child(uint32_t node, uint8_t byte) const;
+  uint32_t step(uint32_t node, uint8_t byte) const;
+
+  std::vector<Node> nodes_ = {Node{}};
+  std::array<uint32_t, 256> root_children_{};
+  PairTable children_;                           // (node, byte) -> node, but for the root's
+  std::vector<std::pair<uint32_t, uint8_t>> edges_;  // of node i + 1: parent and byte
+  bool has_user_defined_ = false;
+};
+
+}  // namespace tandem

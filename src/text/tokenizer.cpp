@@ -1,0 +1,149 @@
+#include "text/tokenizer.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tandem {
+namespace {
+
+constexpr std::string_view kEndNames[] = {"<|im_end|>",    "<|eot_id|>", "<|end_of_text|>",
+                                          "<|endoftext|>", "</s>",       "<|eom_id|>"};
+
+Status check_id(std::string_view field, std::optional<int64_t> id, const TokenTable& tokens,
+                std::optional<TokenId>& out) {
+  if (!id) return ok_status();
+  if (!tokens.contains(*id)) {
+    return corrupt("tokenizer.ggml." + std::string(field) + ": " + std::to_string(*id) +
+                   " is not one of the " + std::to_string(tokens.size()) + " tokens");
+  }
+  out = static_cast<TokenId>(*id);
+  return ok_status();
+}
+
+// Kinds that stand for no text of their own.
+bool is_silent(TokenKind kind) {
+  return kind == TokenKind::kControl || kind == TokenKind::kUnknown || kind == TokenKind::kUnused;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<const Tokenizer>> Tokenizer::create(VocabularyData data) {
+  TANDEM_ASSIGN_OR_RETURN(TokenTable tokens, TokenTable::create(data));
+  SpecialIds special;
+  TANDEM_RETURN_IF_ERROR(check_id("bos_token_id", data.bos, tokens, special.bos));
+  TANDEM_RETURN_IF_ERROR(check_id("eos_token_id", data.eos, tokens, special.eos));
+  TANDEM_RETURN_IF_ERROR(check_id("eot_token_id", data.eot, tokens, special.eot));
+  TANDEM_RETURN_IF_ERROR(check_id("eom_token_id", data.eom, tokens, special.eom));
+  TANDEM_RETURN_IF_ERROR(check_id("unknown_token_id", data.unknown, tokens, special.unknown));
+  TANDEM_RETURN_IF_ERROR(check_id("padding_token_id", data.padding, tokens, special.padding));
+  std::unique_ptr<Tokenizer> made(new Tokenizer(data, std::move(tokens), special));
+  auto encoder = data.model == VocabularyData::Model::kBpe
+                     ? create_bpe_encoder(data, made->tokens_)
+                     : create_sentence_piece_encoder(data, made->tokens_);
+  if (!encoder.ok()) return encoder.status();
+  made->encoder_ = std::move(*encoder);
+  return std::unique_ptr<const Tokenizer>(std::move(made));
+}
+
+Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds special)
+    : tokens_(std::move(tokens)),
+      matcher_(tokens_),
+      special_(special),
+      add_bos_(data.add_bos),
+      add_eos_(data.add_eos),
+      drops_first_space_(data.model == VocabularyData::Model::kSentencePiece &&
+                         data.add_space_prefix) {
+  for (const auto& id : {special.eos, special.eot, special.eom}) {
+    if (id) ends_.push_back(*id);
+  }
+  for (const std::string_view name : kEndNames) {
+    const TokenId id = tokens_.find_written(name);
+    if (id >= 0 && tokens_.kind(id) == TokenKind::kControl) ends_.push_back(id);
+  }
+  std::sort(ends_.begin(), ends_.end());
+}
+
+Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
+  const SpecialMatcher::Range whole = {0, text.size()};
+  const size_t n_trusted = options.parse_special ? 1 : 0;
+  return encode_trusting(text, std::span(&whole, n_trusted), options.add_special);
+}
+
+Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pieces,
+                                                      bool add_special) const {
+  std::string text;
+  std::vector<SpecialMatcher::Range> trusted;
+  for (const Piece& piece : pieces) {
+    const size_t begin = text.size();
+    text += piece.text;
+    if (!piece.trusted || piece.text.empty()) continue;
+    if (!trusted.empty() && trusted.back().end == begin) {
+      trusted.back().end = text.size();
+    } else {
+      trusted.push_back({begin, text.size()});
+    }
+  }
+  return encode_trusting(text, trusted, add_special);
+}
+
+Result<std::vector<TokenId>> Tokenizer::encode_trusting(
+    std::string_view text, std::span<const SpecialMatcher::Range> trusted, bool add_special) const {
+  if (text.size() > kMaxTextBytes) {
+    return invalid_argument("text of " + std::to_string(text.size()) +
+                            " bytes is too long to encode at once; at most " +
+                            std::to_string(kMaxTextBytes));
+  }
+  std::vector<TokenId> ids;
+  ids.reserve(text.size() / 3 + 2);
+  if (add_special && add_bos_ && special_.bos) ids.push_back(*special_.bos);
+  size_t at = 0;
+  bool after_special = true;
+  const auto encode_until = [&](size_t end) {
+    if (end == at) return ok_status();
+    const bool start = std::exchange(after_special, false);
+    return encoder_->encode(text.substr(at, end - at), start, ids);
+  };
+  for (const SpecialMatcher::Match& match : matcher_.find(text, trusted)) {
+    TANDEM_RETURN_IF_ERROR(encode_until(match.begin));
+    ids.push_back(match.id);
+    at = match.end;
+    after_special = true;
+  }
+  TANDEM_RETURN_IF_ERROR(encode_until(text.size()));
+  if (add_special && add_eos_ && special_.eos) ids.push_back(*special_.eos);
+  return ids;
+}
+
+std::string_view Tokenizer::token_text(TokenId id, bool with_special) const {
+  if (!is_silent(tokens_.kind(id))) return tokens_.bytes(id);
+  return with_special ? tokens_.written(id) : std::string_view();
+}
+
+void Tokenizer::append_bytes(TokenId id, bool with_special, std::string& out) const {
+  out += token_text(id, with_special);
+}
+
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool with_special) const {
+  std::string out;
+  bool drop_space = drops_first_space_;
+  for (const TokenId id : ids) {
+    std::string_view text = token_text(id, with_special);
+    if (drop_space && !is_silent(tokens_.kind(id))) {
+      drop_space = false;
+      if (text.starts_with(' ')) text.remove_prefix(1);
+    }
+    out += text;
+  }
+  return out;
+}
+
+bool Tokenizer::is_end_of_generation(TokenId id) const {
+  return std::binary_search(ends_.begin(), ends_.end(), id);
+}
+
+std::optional<TokenId> Tokenizer::find(std::string_view written) const {
+  const TokenId id = tokens_.find_written(written);
+  return id < 0 ? std::nullopt : std::optional<TokenId>(id);
+}
+
+}  // namespace tandem
