@@ -1,0 +1,91 @@
+// What a sequence remembers: keys and values of every layer, in pages of 64 tokens.
+//
+// A page group is one page of every layer, contiguous, so that it can move as one block:
+//   group p: layer 0 K, layer 0 V, layer 1 K, ...;  each K or V page is [G,64,E] in the KV type.
+//
+// Threading: one writer, or many readers.
+// Ownership: owns its memory, reserved whole at creation; pages are backed by the system when first written.
+// Errors: kOutOfMemory with the bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/result.h"
+
+namespace tandem {
+
+enum class KvType : int { kF16 = 0, kF32 = 1 };
+
+inline constexpr int64_t kPageTokens = 64;
+
+struct KvLayout {
+  int64_t n_layers = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_width = 0;
+  KvType type = KvType::kF16;
+
+  size_t element_bytes() const { return type == KvType::kF16 ? 2 : 4; }
+  size_t head_bytes() const { return static_cast<size_t>(kPageTokens * head_width) * element_bytes(); }
+  size_t page_bytes() const { return static_cast<size_t>(n_kv_heads) * head_bytes(); }
+  size_t group_bytes() const { return static_cast<size_t>(n_layers) * 2 * page_bytes(); }
+  // For a context of n tokens, in whole pages.
+  uint64_t bytes_for(int64_t n_tokens) const {
+    return static_cast<uint64_t>((n_tokens + kPageTokens - 1) / kPageTokens) * group_bytes();
+  }
+  bool operator==(const KvLayout&) const = default;
+};
+
+class SequenceState {
+ public:
+  static Result<std::unique_ptr<SequenceState>> create(const KvLayout& layout, int64_t n_context);
+  ~SequenceState();
+  SequenceState(const SequenceState&) = delete;
+  SequenceState& operator=(const SequenceState&) = delete;
+
+  const KvLayout& layout() const { return layout_; }
+  int64_t capacity() const { return n_context_; }
+  int64_t size() const { return n_tokens_; }
+  uint64_t reserved_bytes() const { return layout_.bytes_for(n_context_); }
+
+  // [G,64,E] of the page that holds positions page*64 ..
+  std::byte* keys(int64_t layer, int64_t page) const { return page_at(layer, page, 0); }
+  std::byte* values(int64_t layer, int64_t page) const { return page_at(layer, page, 1); }
+
+  // The keys and values of the next n positions have been written.  Requires: size() + n <= capacity().
+  void append(int64_t n) { n_tokens_ += n; }
+  // Requires: 0 <= n <= size().
+  void truncate(int64_t n) { n_tokens_ = n; }
+
+  // The page groups in use, for saving.
+  std::span<const std::byte> used() const {
+    return {base_, static_cast<size_t>(layout_.bytes_for(n_tokens_))};
+  }
+  // Replaces the contents by the page groups of n_tokens positions.  Requires: bytes as used() would give.
+  void restore(std::span<const std::byte> groups, int64_t n_tokens);
+  // The same, with `fill` writing them in place; a failure leaves the sequence empty.
+  template <typename Fill>
+  Status restore_from(int64_t n_tokens, Fill fill) {
+    n_tokens_ = 0;
+    TANDEM_RETURN_IF_ERROR(fill(std::span<std::byte>(base_, static_cast<size_t>(layout_.bytes_for(n_tokens)))));
+    n_tokens_ = n_tokens;
+    return ok_status();
+  }
+
+ private:
+  SequenceState(const KvLayout& layout, int64_t n_context, std::byte* base)
+      : layout_(layout), n_context_(n_context), base_(base) {}
+  std::byte* page_at(int64_t layer, int64_t page, int64_t which) const {
+    return base_ + static_cast<size_t>(page) * layout_.group_bytes() +
+           static_cast<size_t>(layer * 2 + which) * layout_.page_bytes();
+  }
+
+  KvLayout layout_;
+  int64_t n_context_;
+  std::byte* base_;
+  int64_t n_tokens_ = 0;
+};
+
+}  // namespace tandem

@@ -1,0 +1,211 @@
+#include "model/lowering.h"
+
+#include <algorithm>
+
+#include "base/blocks.h"
+#include "base/checked.h"
+
+namespace tandem {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr int64_t kItemsPerThread = 16;
+// One item is at most this many multiply-adds, so that cancelling takes milliseconds with every kernel.
+constexpr int64_t kMaxItemWork = int64_t{1} << 25;
+constexpr int64_t kRowMultiple = 4;
+
+StepKind step_kind(OpKind kind) {
+  switch (kind) {
+    case OpKind::kMatmul:
+      return StepKind::kMatmuls;
+    case OpKind::kExpertMatmul:
+      return StepKind::kExpertMatmuls;
+    case OpKind::kAttend:
+      return StepKind::kAttend;
+    case OpKind::kListPairs:
+      return StepKind::kSerial;
+    default:
+      return StepKind::kRows;
+  }
+}
+
+RowSpace op_rows(const Program& program, const Op& op) {
+  const ValueId value = op.out != kNone ? op.out : op.in[0];
+  return program.values[value].rows;
+}
+
+// Products may only share a step when none reads what another writes.
+bool independent_of_step(const Program& program, const Step& step, const Op& op) {
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+    const ValueId written = program.ops[i].out;
+    if (std::find(std::begin(op.in), std::end(op.in), written) != std::end(op.in)) return false;
+  }
+  return true;
+}
+
+bool joins(const Program& program, const Step& step, const Op& op) {
+  if (step.n_ops == 0 || step_kind(op.kind) != step.kind) return false;
+  switch (step.kind) {
+    case StepKind::kRows:
+      return step.rows == op_rows(program, op);
+    case StepKind::kMatmuls:
+    case StepKind::kExpertMatmuls:
+      return independent_of_step(program, step, op);
+    case StepKind::kAttend:
+    case StepKind::kSerial:
+      return false;
+  }
+  return false;
+}
+
+std::vector<Step> group_ops(const Program& program, uint32_t& first_output_step) {
+  std::vector<Step> steps;
+  for (uint32_t i = 0; i < program.ops.size(); ++i) {
+    const Op& op = program.ops[i];
+    const bool boundary = i == program.first_output_op;
+    if (boundary) first_output_step = static_cast<uint32_t>(steps.size());
+    if (boundary || steps.empty() || !joins(program, steps.back(), op)) {
+      steps.push_back({step_kind(op.kind), op_rows(program, op), i, 0, 0, 0});
+    }
+    ++steps.back().n_ops;
+  }
+  return steps;
+}
+
+void cut_products(const Program& program, const LoweringOptions& options, Step& step) {
+  int64_t total_rows = 0;
+  int64_t longest = 1;
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+    const Weight& weight = program.weights[program.ops[i].weight];
+    total_rows += weight.rows;
+    longest = std::max(longest, weight.cols);
+  }
+  // All active experts of a step share its items; a single token has U of them.
+  const bool experts = step.kind == StepKind::kExpertMatmuls;
+  const int64_t parts = experts ? std::max<int64_t>(1, program.shape.n_experts_used) : 1;
+  const int64_t items = std::max<int64_t>(1, kItemsPerThread * options.n_threads / parts);
+  const int64_t rows_of_work = std::max<int64_t>(1, kMaxItemWork / (longest * options.max_tokens));
+  int64_t rows = std::min((total_rows + items - 1) / items, rows_of_work);
+  rows = std::max<int64_t>(kRowMultiple, rows / kRowMultiple * kRowMultiple);
+  step.rows_per_item = rows;
+  step.n_ranges = 0;
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+    const Weight& weight = program.weights[program.ops[i].weight];
+    step.n_ranges += (weight.rows + rows - 1) / rows;
+  }
+}
+
+int64_t capacity_rows(const Program& program, const LoweringOptions& options, RowSpace rows) {
+  switch (rows) {
+    case RowSpace::kTokens:
+      return options.max_tokens;
+    case RowSpace::kPairs:
+      return options.max_tokens * std::max<int64_t>(1, program.shape.n_experts_used);
+    case RowSpace::kOutputs:
+      return options.max_outputs;
+    case RowSpace::kStep:
+      return 1;
+  }
+  return 1;
+}
+
+// First and last step that touch each value.
+struct Lifetime {
+  uint32_t first = UINT32_MAX, last = 0;
+  void touch(uint32_t step) {
+    first = std::min(first, step);
+    last = std::max(last, step);
+  }
+};
+
+std::vector<Lifetime> lifetimes(const Program& program, const LoweredProgram& lowered) {
+  std::vector<Lifetime> result(program.values.size());
+  for (uint32_t s = 0; s < lowered.steps.size(); ++s) {
+    const Step& step = lowered.steps[s];
+    for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+      const Op& op = program.ops[i];
+      for (ValueId value : {op.in[0], op.in[1], op.in[2], op.out, op.out2}) {
+        if (value != kNone) result[value].touch(s);
+      }
+    }
+  }
+  // The head may run several times after one body, so what it reads must survive to the end.
+  const uint32_t end = static_cast<uint32_t>(lowered.steps.size());
+  for (Lifetime& life : result) {
+    if (life.first < lowered.first_output_step && life.last >= lowered.first_output_step) life.last = end;
+  }
+  if (program.logits != kNone) result[program.logits].last = end;
+  return result;
+}
+
+struct Placed {
+  size_t begin, end;
+  uint32_t last;
+};
+
+// First fit among what is live; values come in order of their first step.
+size_t place(std::vector<Placed>& live, uint32_t first, size_t bytes) {
+  std::erase_if(live, [first](const Placed& p) { return p.last < first; });
+  std::sort(live.begin(), live.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
+  size_t offset = 0;
+  for (const Placed& p : live) {
+    if (offset + bytes <= p.begin) break;
+    offset = std::max(offset, p.end);
+  }
+  return offset;
+}
+
+void place_values(const Program& program, LoweredProgram& lowered) {
+  const std::vector<Lifetime> lives = lifetimes(program, lowered);
+  std::vector<ValueId> order(program.values.size());
+  for (ValueId v = 0; v < order.size(); ++v) order[v] = v;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](ValueId a, ValueId b) { return lives[a].first < lives[b].first; });
+  lowered.offset.assign(program.values.size(), 0);
+  lowered.row_bytes.assign(program.values.size(), 0);
+  std::vector<Placed> live;
+  for (ValueId v : order) {
+    if (lives[v].first == UINT32_MAX) continue;
+    const Value& value = program.values[v];
+    lowered.row_bytes[v] = value_row_bytes(program, value, lowered.options.max_tokens);
+    const size_t rows = static_cast<size_t>(capacity_rows(program, lowered.options, value.rows));
+    const size_t bytes = align_up(lowered.row_bytes[v] * rows, kAlignment);
+    const size_t offset = place(live, lives[v].first, bytes);
+    lowered.offset[v] = offset;
+    live.push_back({offset, offset + bytes, lives[v].last});
+    lowered.arena_bytes = std::max(lowered.arena_bytes, offset + bytes);
+  }
+}
+
+}  // namespace
+
+size_t value_row_bytes(const Program& program, const Value& value, int64_t max_tokens) {
+  const size_t width = static_cast<size_t>(value.width);
+  switch (value.type) {
+    case ValueType::kF32:
+      return width * sizeof(float);
+    case ValueType::kI32:
+      return width * sizeof(int32_t);
+    case ValueType::kQ8A:
+      return width / 32 * sizeof(BlockQ8A);
+    case ValueType::kExpertLists:
+      return sizeof(int32_t) *
+             ExpertLists::count(program.shape.n_experts, max_tokens * program.shape.n_experts_used);
+  }
+  return 0;
+}
+
+LoweredProgram lower(const Program& program, const LoweringOptions& options) {
+  LoweredProgram lowered;
+  lowered.options = options;
+  lowered.steps = group_ops(program, lowered.first_output_step);
+  for (Step& step : lowered.steps) {
+    if (step.kind == StepKind::kMatmuls || step.kind == StepKind::kExpertMatmuls) {
+      cut_products(program, options, step);
+    }
+  }
+  place_values(program, lowered);
+  return lowered;
+}
+
+}  // namespace tandem

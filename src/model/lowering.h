@@ -1,0 +1,51 @@
+// A Program for a batch capacity: which operations run together between two barriers, and where in one arena each
+// value lies.  Flat arrays; the executor walks them and allocates nothing.
+//
+// Threading and ownership: plain data, immutable once made; refers to the Program it was made from.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/program.h"
+
+namespace tandem {
+
+enum class StepKind : uint8_t {
+  kRows,           // row-wise operations, all of them on one row before the next
+  kMatmuls,        // products, cut into row ranges of their outputs
+  kAttend,         // (token, key-value head) pairs
+  kSerial,         // one thread
+  kExpertMatmuls,  // products of routed experts, cut by expert and row range
+};
+
+struct Step {
+  StepKind kind = StepKind::kRows;
+  RowSpace rows = RowSpace::kTokens;  // of kRows
+  uint32_t first_op = 0, n_ops = 0;
+  // Products: each operation's outputs are cut into ranges of rows_per_item rows.
+  int64_t rows_per_item = 0;
+  int64_t n_ranges = 0;  // of all operations of the step together (per expert for kExpertMatmuls)
+};
+
+struct LoweringOptions {
+  int64_t max_tokens = 1;   // T
+  int64_t max_outputs = 1;  // R
+  unsigned n_threads = 1;
+};
+
+struct LoweredProgram {
+  LoweringOptions options;
+  std::vector<Step> steps;
+  uint32_t first_output_step = 0;
+  std::vector<size_t> offset;      // [values] byte offset in the arena, 64-byte aligned
+  std::vector<size_t> row_bytes;   // [values]
+  size_t arena_bytes = 0;
+};
+
+LoweredProgram lower(const Program& program, const LoweringOptions& options);
+
+// Bytes of one row of a value; the whole value for kExpertLists.
+size_t value_row_bytes(const Program& program, const Value& value, int64_t max_tokens);
+
+}  // namespace tandem
