@@ -1,0 +1,105 @@
+#include "machine/machine.h"
+
+#include "base/bytes.h"
+#include "machine/synthetic_root.h"
+
+namespace tandem {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::is_ok;
+
+// A hybrid processor: two performance cores with two threads each, four efficiency cores.
+Machine hybrid() {
+  Machine machine;
+  for (unsigned i = 0; i < 2; ++i) {
+    machine.topology.cores.push_back({0, 0, CoreKind::kPerformance, {2 * i, 2 * i + 1}});
+  }
+  for (unsigned i = 4; i < 8; ++i) {
+    machine.topology.cores.push_back({0, 0, CoreKind::kEfficiency, {i}});
+  }
+  return machine;
+}
+
+TEST(Machine, ComputesOnOneThreadOfEachPerformanceCore) {
+  EXPECT_THAT(hybrid().compute_cpus(), ElementsAre(0, 2));
+  EXPECT_EQ(hybrid().usable_threads(), 8u);
+}
+
+TEST(Machine, ComputesOnlyWhereTheMaskAllows) {
+  Machine machine = hybrid();
+  machine.limits.allowed_threads = {1, 5, 6};
+  EXPECT_EQ(machine.usable_threads(), 3u);
+  EXPECT_THAT(machine.compute_cpus(), ElementsAre(1));
+  machine.limits.allowed_threads = {5, 6};
+  EXPECT_THAT(machine.compute_cpus(), ElementsAre(5, 6));
+}
+
+TEST(Machine, RoundsTheQuotaUp) {
+  Machine machine = hybrid();
+  machine.limits.cpu_quota = 2.25;
+  EXPECT_EQ(machine.usable_threads(), 3u);
+  machine.limits.cpu_quota = 0.1;
+  EXPECT_EQ(machine.usable_threads(), 1u);
+  EXPECT_THAT(machine.compute_cpus(), ElementsAre(0));
+}
+
+TEST(Machine, IsDiscoveredHere) {
+  const auto machine = Machine::discover();
+  ASSERT_THAT(machine, is_ok());
+  EXPECT_FALSE((*machine).cpu.vendor.empty());
+  EXPECT_GT((*machine).memory_bytes, 64 * kMiB);
+  EXPECT_GT((*machine).free_memory_bytes, 0u);
+  EXPECT_LE((*machine).free_memory_bytes, (*machine).memory_bytes);
+  EXPECT_GE((*machine).default_compute_threads(), 1u);
+  EXPECT_LE((*machine).default_compute_threads(), (*machine).usable_threads());
+}
+
+TEST(Machine, TakesLimitsFromTheGivenRoot) {
+  testing::SyntheticRoot root;
+  root.mount("/sys/fs/cgroup", "cgroup2", "rw");
+  root.write("proc/self/cgroup", "0::/");
+  root.write("proc/meminfo", "MemTotal: 4000 kB\nMemAvailable: 3000 kB");
+  root.write("sys/fs/cgroup/memory.max", "1000000");
+  root.write("sys/fs/cgroup/memory.current", "400000");
+  root.write("sys/fs/cgroup/cpu.max", "100000 100000");
+  const auto machine = Machine::discover(root.path());
+  ASSERT_THAT(machine, is_ok());
+  EXPECT_EQ((*machine).free_memory_bytes, 600000u);
+  EXPECT_EQ((*machine).limits.memory_limit_bytes, 1000000u);
+  EXPECT_EQ((*machine).usable_threads(), 1u);
+}
+
+TEST(CpuFeatures, NameTheProcessorAndItsInstructionSets) {
+  const CpuFeatures features = read_cpu_features();
+  EXPECT_EQ(features.vendor.size(), 12u);
+  for (const std::string& name : features.instruction_sets) {
+    EXPECT_EQ(name.find(' '), name.npos);
+  }
+  const bool avx512 = std::find(features.instruction_sets.begin(), features.instruction_sets.end(),
+                                "avx512f") != features.instruction_sets.end();
+  EXPECT_EQ(avx512, __builtin_cpu_supports("avx512f") != 0);
+}
+
+TEST(Drives, FollowPartitionsToTheirDrive) {
+  testing::SyntheticRoot root;
+  const std::string device = "sys/devices/pci/nvme0n1/";
+  root.write(device + "size", "2000");
+  root.write(device + "queue/rotational", "0");
+  root.write(device + "device/model", "FAST DISK 1TB      ");
+  root.write(device + "nvme0n1p2/partition", "2");
+  std::filesystem::create_directories(root.path() / "sys/dev/block");
+  std::filesystem::create_symlink("../../devices/pci/nvme0n1/nvme0n1p2",
+                                  root.path() / "sys/dev/block/259:2");
+  root.write("proc/self/mountinfo",
+             "20 1 259:2 / / rw - ext4 /dev/nvme0n1p2 rw\n"
+             "21 1 259:2 /home /home\\040dir rw shared:1 - ext4 /dev/nvme0n1p2 rw\n"
+             "22 1 0:31 / /tmp rw - tmpfs tmpfs rw");
+  const std::vector<Drive> drives = read_drives(root.path());
+  ASSERT_EQ(drives.size(), 1u);
+  EXPECT_EQ(drives[0], (Drive{"nvme0n1", "FAST DISK 1TB", 1024000, false, {"/", "/home dir"}}));
+}
+
+}  // namespace
+}  // namespace tandem
