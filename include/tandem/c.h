@@ -32,11 +32,16 @@
 #endif
 
 #ifdef __cplusplus
-#define TANDEM_INIT(type) type{sizeof(type)}
+#define TANDEM_INIT(type)                             \
+  [] {                                                \
+    type tandem_init_value{};                         \
+    tandem_init_value.struct_bytes = sizeof(type);    \
+    return tandem_init_value;                         \
+  }()
 #define TANDEM_NOEXCEPT noexcept
 extern "C" {
 #else
-#define TANDEM_INIT(type) {sizeof(type)}
+#define TANDEM_INIT(type) {.struct_bytes = sizeof(type)}
 #define TANDEM_NOEXCEPT
 #endif
 

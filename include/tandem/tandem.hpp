@@ -1,0 +1,508 @@
+// tandem for C++: owners, strings and results over the C interface in c.h, and nothing else.
+//
+// Everything is inline and in namespace tandem::api: the library's own classes have the same names in namespace
+// tandem (Model, Engine, Session are the words of the design), and a program that sees both must not
+// violate the one-definition rule. Structs and enumerations of c.h are used as they are.
+//
+// Threading: that of the C functions; see the numbered conventions in c.h.
+// Ownership: classes own what they hold, move only, and release it when they go. A moved-from object may only
+// be assigned to or destroyed. A Model must outlive its Engines, an Engine its Sessions.
+// Errors: calls that can fail return Expected<T>; nothing here throws by itself. A callback must not throw.
+#ifndef TANDEM_TANDEM_HPP
+#define TANDEM_TANDEM_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "tandem/c.h"
+
+namespace tandem::api {
+
+// A struct of c.h with its size filled in and everything else at its default.
+template <typename T>
+T make() {
+  T value{};
+  value.struct_bytes = sizeof(T);
+  return value;
+}
+
+// What went wrong, copied out of a tandem_error. Fields that do not apply are empty, 0 or TANDEM_NO_OFFSET.
+struct Error {
+  tandem_code code = TANDEM_ERROR_INTERNAL;
+  std::string text;
+  std::string file;
+  std::string tensor;
+  std::string suggestion;
+  uint64_t offset = TANDEM_NO_OFFSET;
+  uint64_t bytes_needed = 0;
+  uint64_t bytes_available = 0;
+
+  static Error copy_of(const tandem_error* error, tandem_code code) {
+    Error copy;
+    copy.code = code;
+    if (error == nullptr) {
+      copy.text = tandem_code_name(code);
+      return copy;
+    }
+    const auto text_of = [](const char* text) { return std::string(text == nullptr ? "" : text); };
+    copy.text = text_of(error->text);
+    copy.file = text_of(error->file);
+    copy.tensor = text_of(error->tensor);
+    copy.suggestion = text_of(error->suggestion);
+    copy.offset = error->offset;
+    copy.bytes_needed = error->bytes_needed;
+    copy.bytes_available = error->bytes_available;
+    return copy;
+  }
+
+  // Copies and frees.
+  static Error take(tandem_error* error, tandem_code code) {
+    Error copy = copy_of(error, code);
+    tandem_error_free(error);
+    return copy;
+  }
+};
+
+struct Nothing {};
+
+// A value, or the Error that says why there is none.
+//
+// Threading and ownership: those of T.
+// Requires: `*` and `->` only when it converts to true, error() only when it does not.
+template <typename T = Nothing>
+class [[nodiscard]] Expected {
+ public:
+  Expected(T value) : content_(std::in_place_index<0>, std::move(value)) {}
+  Expected(Error error) : content_(std::in_place_index<1>, std::move(error)) {}
+
+  explicit operator bool() const { return content_.index() == 0; }
+  T& operator*() & { return *std::get_if<0>(&content_); }
+  const T& operator*() const& { return *std::get_if<0>(&content_); }
+  T&& operator*() && { return std::move(*std::get_if<0>(&content_)); }
+  T* operator->() { return std::get_if<0>(&content_); }
+  const T* operator->() const { return std::get_if<0>(&content_); }
+  const Error& error() const { return *std::get_if<1>(&content_); }
+
+ private:
+  std::variant<T, Error> content_;
+};
+
+namespace detail {
+
+// Calls a C function with its error last and turns the outcome into an Expected.
+template <typename Function, typename... Arguments>
+Expected<Nothing> call(Function function, Arguments... arguments) {
+  tandem_error* error = nullptr;
+  const tandem_code code = function(arguments..., &error);
+  if (code != TANDEM_OK) return Error::take(error, code);
+  return Nothing{};
+}
+
+template <auto Free>
+struct Freer {
+  template <typename T>
+  void operator()(T* object) const {
+    Free(object);
+  }
+};
+
+inline std::string take_string(char* text) {
+  std::string copy(text == nullptr ? "" : text);
+  tandem_string_free(text);
+  return copy;
+}
+
+}  // namespace detail
+
+using ProgressFunction = std::function<void(const tandem_progress&)>;
+
+// A flag that ends the long call it was given to.
+//
+// Threading: trigger() from any thread or signal handler. Ownership: must outlive the calls it was given to.
+// Errors: none; when memory is short the flag is empty and the calls cannot be cancelled.
+class Cancel {
+ public:
+  Cancel() : handle_(tandem_cancel_create()) {}
+  void trigger() { tandem_cancel_trigger(handle_.get()); }
+  void reset() { tandem_cancel_reset(handle_.get()); }
+  tandem_cancel* get() const { return handle_.get(); }
+
+ private:
+  std::unique_ptr<tandem_cancel, detail::Freer<tandem_cancel_free>> handle_;
+};
+
+// One entry of a conversation.
+struct Message {
+  std::string role;  // "system", "user", "assistant"
+  std::string content;
+};
+
+namespace detail {
+
+inline std::vector<tandem_message> views_of(std::span<const Message> messages) {
+  std::vector<tandem_message> views;
+  views.reserve(messages.size());
+  for (const Message& message : messages) {
+    views.push_back({message.role.c_str(), message.content.c_str()});
+  }
+  return views;
+}
+
+}  // namespace detail
+
+// A model's header, tokenizer and chat template; no weights.
+//
+// Threading: const methods from any thread at once. Ownership: info() points into the model.
+// Errors: open() names the first bad field and its byte offset.
+class Model {
+ public:
+  static Expected<Model> open(const std::string& path) {
+    tandem_model* handle = nullptr;
+    auto done = detail::call(tandem_model_open, path.c_str(), &handle);
+    if (!done) return done.error();
+    return Model(handle);
+  }
+
+  Expected<tandem_model_info> info() const {
+    auto info = make<tandem_model_info>();
+    auto done = detail::call(tandem_model_get_info, get(), &info);
+    if (!done) return done.error();
+    return info;
+  }
+
+  Expected<std::string> json() const {
+    char* text = nullptr;
+    auto done = detail::call(tandem_model_json, get(), &text);
+    if (!done) return done.error();
+    return detail::take_string(text);
+  }
+
+  Expected<std::vector<int32_t>> tokenize(std::string_view text, bool add_special, bool parse_special) const {
+    auto options = make<tandem_tokenize_options>();
+    options.add_special = add_special;
+    options.parse_special = parse_special;
+    // Rarely more tokens than bytes; where there are, the second round has the exact count.
+    std::vector<int32_t> tokens(text.size() + 8);
+    for (int round = 0;; ++round) {
+      size_t n_tokens = 0;
+      auto done = detail::call(tandem_model_tokenize, get(), text.data(), text.size(), &options, tokens.data(),
+                               tokens.size(), &n_tokens);
+      if (!done) return done.error();
+      const bool complete = n_tokens <= tokens.size();
+      tokens.resize(n_tokens);
+      if (complete || round == 1) return tokens;
+    }
+  }
+
+  Expected<std::string> detokenize(std::span<const int32_t> tokens, bool with_special) const {
+    char* text = nullptr;
+    size_t text_bytes = 0;
+    auto done = detail::call(tandem_model_detokenize, get(), tokens.data(), tokens.size(), with_special ? 1 : 0,
+                             &text, &text_bytes);
+    if (!done) return done.error();
+    std::string copy(text, text_bytes);
+    tandem_string_free(text);
+    return copy;
+  }
+
+  Expected<size_t> count_tokens(std::span<const Message> messages) const {
+    const auto views = detail::views_of(messages);
+    size_t n_tokens = 0;
+    auto done = detail::call(tandem_model_count_tokens, get(), views.data(), views.size(), &n_tokens);
+    if (!done) return done.error();
+    return n_tokens;
+  }
+
+  Expected<std::string> render(std::span<const Message> messages) const {
+    const auto views = detail::views_of(messages);
+    char* text = nullptr;
+    auto done = detail::call(tandem_model_render, get(), views.data(), views.size(), &text);
+    if (!done) return done.error();
+    return detail::take_string(text);
+  }
+
+  Expected<tandem_sampling> default_sampling() const {
+    auto sampling = make<tandem_sampling>();
+    auto done = detail::call(tandem_model_default_sampling, get(), &sampling);
+    if (!done) return done.error();
+    return sampling;
+  }
+
+  const tandem_model* get() const { return handle_.get(); }
+
+ private:
+  explicit Model(tandem_model* handle) : handle_(handle) {}
+  std::unique_ptr<tandem_model, detail::Freer<tandem_model_free>> handle_;
+};
+
+struct EngineOptions {
+  uint32_t n_threads = 0;  // 0: one per physical core that this process may use
+  uint32_t n_context = 0;  // 0: as trained, limited by free memory
+  tandem_read_mode read_mode = TANDEM_READ_AUTO;
+  tandem_kv_type kv_type = TANDEM_KV_F16;
+  bool force = false;
+  ProgressFunction progress;  // called on the thread that loads
+  Cancel* cancel = nullptr;
+  std::function<void(tandem_log_level, std::string_view)> log;  // may be called as long as the engine lives
+};
+
+// A model's weights in memory and the threads that compute.
+//
+// Threading: const methods from any thread at once. Ownership: keeps the log function; info() points into the engine.
+// Errors: load() gives TANDEM_ERROR_OUT_OF_MEMORY with the numbers before anything is read.
+class Engine {
+ public:
+  static Expected<Engine> load(const Model& model, EngineOptions options = {}) {
+    auto kept = std::make_unique<EngineOptions>(std::move(options));
+    auto c_options = make<tandem_engine_options>();
+    c_options.n_threads = kept->n_threads;
+    c_options.n_context = kept->n_context;
+    c_options.read_mode = kept->read_mode;
+    c_options.kv_type = kept->kv_type;
+    c_options.force = kept->force;
+    c_options.cancel = kept->cancel != nullptr ? kept->cancel->get() : nullptr;
+    if (kept->progress) {
+      c_options.progress = [](void* user, const tandem_progress* progress) {
+        static_cast<EngineOptions*>(user)->progress(*progress);
+      };
+      c_options.progress_user = kept.get();
+    }
+    if (kept->log) {
+      c_options.log = [](void* user, tandem_log_level level, const char* text) {
+        static_cast<EngineOptions*>(user)->log(level, text);
+      };
+      c_options.log_user = kept.get();
+    }
+    tandem_engine* handle = nullptr;
+    auto done = detail::call(tandem_engine_create, model.get(), &c_options, &handle);
+    if (!done) return done.error();
+    return Engine(handle, std::move(kept));
+  }
+
+  Expected<tandem_engine_info> info() const {
+    auto info = make<tandem_engine_info>();
+    auto done = detail::call(tandem_engine_get_info, handle_.get(), &info);
+    if (!done) return done.error();
+    return info;
+  }
+
+  Expected<std::vector<tandem_tier_report>> memory() const {
+    std::vector<tandem_tier_report> tiers(8, make<tandem_tier_report>());
+    size_t n_tiers = 0;
+    auto done = detail::call(tandem_engine_get_memory, handle_.get(), tiers.data(), tiers.size(), &n_tiers);
+    if (!done) return done.error();
+    if (n_tiers < tiers.size()) tiers.resize(n_tiers);
+    return tiers;
+  }
+
+  tandem_engine* get() const { return handle_.get(); }
+
+ private:
+  Engine(tandem_engine* handle, std::unique_ptr<EngineOptions> options)
+      : options_(std::move(options)), handle_(handle) {}
+  std::unique_ptr<EngineOptions> options_;  // before handle_: the engine may log until it is freed
+  std::unique_ptr<tandem_engine, detail::Freer<tandem_engine_free>> handle_;
+};
+
+// How an answer is made; what is left alone is the default written in c.h.
+struct AnswerOptions {
+  std::optional<tandem_sampling> sampling;  // nothing: what the model recommends
+  uint32_t max_tokens = 0;                  // 0: until the answer ends or the context is full
+  std::vector<std::string> stop;
+  bool parse_special = false;
+  bool no_bos = false;
+  bool ignore_end = false;
+};
+
+// Pointers in an event last until the next next_event() of its session.
+using Event = tandem_event;
+inline std::string_view text_of(const Event& event) {
+  return event.text == nullptr ? std::string_view() : std::string_view(event.text, event.text_bytes);
+}
+
+// One conversation.
+//
+// Threading: one caller at a time (a second one gets TANDEM_ERROR_BUSY); cancel(), next_event() and event_fd() beside it.
+// Ownership: events point into the session. Errors: those of a running request come in its DONE event.
+class Session {
+ public:
+  static Expected<Session> create(const Engine& engine, uint32_t n_context = 0) {
+    auto options = make<tandem_session_options>();
+    options.n_context = n_context;
+    tandem_session* handle = nullptr;
+    auto done = detail::call(tandem_session_create, engine.get(), &options, &handle);
+    if (!done) return done.error();
+    return Session(handle);
+  }
+
+  // The whole conversation so far; only what is new is evaluated.
+  Expected<> submit(std::span<const Message> messages, const AnswerOptions& options = {}) {
+    const auto views = detail::views_of(messages);
+    auto request = make<tandem_request>();
+    request.messages = views.data();
+    request.n_messages = views.size();
+    return submit(request, options);
+  }
+  // Text after what the session holds, without a template.
+  Expected<> submit_text(std::string_view text, const AnswerOptions& options = {}) {
+    auto request = make<tandem_request>();
+    request.text = text.data();
+    request.text_bytes = text.size();
+    return submit(request, options);
+  }
+  Expected<> submit_tokens(std::span<const int32_t> tokens, const AnswerOptions& options = {}) {
+    auto request = make<tandem_request>();
+    request.tokens = tokens.data();
+    request.n_tokens = tokens.size();
+    return submit(request, options);
+  }
+
+  // Waits up to timeout_ms (-1: for ever); an event of kind TANDEM_EVENT_NONE when there is none.
+  Expected<Event> next_event(int timeout_ms = -1) {
+    auto event = make<tandem_event>();
+    auto done = detail::call(tandem_session_next_event, handle_.get(), timeout_ms, &event);
+    if (!done) return done.error();
+    return event;
+  }
+  Expected<int> event_fd() const {
+    int fd = -1;
+    auto done = detail::call(tandem_session_event_fd, handle_.get(), &fd);
+    if (!done) return done.error();
+    return fd;
+  }
+  void cancel() { tandem_session_cancel(handle_.get()); }
+
+  // visit(index, logits) for each token, on a thread of the library; false stops. Blocks.
+  using LogitsFunction = std::function<bool(size_t, std::span<const float>)>;
+  Expected<> evaluate(std::span<const int32_t> tokens, const LogitsFunction& visit = {}) {
+    const auto forward = [](void* user, size_t index, const float* logits, size_t n_vocabulary) {
+      const auto& function = *static_cast<const LogitsFunction*>(user);
+      return function(index, std::span(logits, n_vocabulary)) ? 0 : 1;
+    };
+    tandem_logits_fn callback = nullptr;
+    if (visit) callback = forward;
+    return detail::call(tandem_session_evaluate, handle_.get(), tokens.data(), tokens.size(), callback,
+                        static_cast<void*>(const_cast<LogitsFunction*>(&visit)));
+  }
+
+  Expected<std::vector<int32_t>> tokens() const {
+    std::vector<int32_t> tokens;
+    size_t n_tokens = 0;
+    for (int round = 0; round < 2; ++round) {
+      auto done =
+          detail::call(tandem_session_get_tokens, handle_.get(), tokens.data(), tokens.size(), &n_tokens);
+      if (!done) return done.error();
+      tokens.resize(n_tokens);
+    }
+    return tokens;
+  }
+  Expected<> truncate(size_t n_tokens) {
+    return detail::call(tandem_session_truncate, handle_.get(), n_tokens);
+  }
+  Expected<Session> fork() {
+    tandem_session* handle = nullptr;
+    auto done = detail::call(tandem_session_fork, handle_.get(), &handle);
+    if (!done) return done.error();
+    return Session(handle);
+  }
+  Expected<> save(const std::string& path) {
+    return detail::call(tandem_session_save, handle_.get(), path.c_str());
+  }
+  Expected<> load(const std::string& path) {
+    return detail::call(tandem_session_load, handle_.get(), path.c_str());
+  }
+  Expected<tandem_session_info> info() const {
+    auto info = make<tandem_session_info>();
+    auto done = detail::call(tandem_session_get_info, handle_.get(), &info);
+    if (!done) return done.error();
+    return info;
+  }
+
+ private:
+  explicit Session(tandem_session* handle) : handle_(handle) {}
+
+  Expected<> submit(tandem_request& request, const AnswerOptions& options) {
+    std::vector<const char*> stop;
+    for (const std::string& text : options.stop) stop.push_back(text.c_str());
+    request.stop = stop.data();
+    request.n_stop = stop.size();
+    request.sampling = options.sampling ? &*options.sampling : nullptr;
+    request.max_tokens = options.max_tokens;
+    request.parse_special = options.parse_special;
+    request.no_bos = options.no_bos;
+    request.ignore_end = options.ignore_end;
+    return detail::call(tandem_session_submit, handle_.get(), static_cast<const tandem_request*>(&request));
+  }
+
+  std::unique_ptr<tandem_session, detail::Freer<tandem_session_free>> handle_;
+};
+
+// Measures how fast this machine reads memory; keeps its buffers between measurements.
+//
+// Threading: one caller at a time. Errors: create() when its buffers do not fit.
+class Bandwidth {
+ public:
+  static Expected<Bandwidth> create(unsigned n_threads = 0, uint64_t buffer_bytes = 0) {
+    tandem_bandwidth* handle = nullptr;
+    auto done = detail::call(tandem_bandwidth_create, n_threads, buffer_bytes, &handle);
+    if (!done) return done.error();
+    return Bandwidth(handle);
+  }
+  Expected<double> gb_per_s() {
+    double rate = 0;
+    auto done = detail::call(tandem_bandwidth_measure, handle_.get(), &rate);
+    if (!done) return done.error();
+    return rate;
+  }
+
+ private:
+  explicit Bandwidth(tandem_bandwidth* handle) : handle_(handle) {}
+  std::unique_ptr<tandem_bandwidth, detail::Freer<tandem_bandwidth_free>> handle_;
+};
+
+inline Expected<std::string> machine_json() {
+  char* text = nullptr;
+  auto done = detail::call(tandem_machine_json, &text);
+  if (!done) return done.error();
+  return detail::take_string(text);
+}
+
+struct SynthOptions {
+  std::string like;
+  std::string type;       // empty: "q4_k"
+  uint32_t n_layers = 0;  // 0: as the original
+  uint64_t seed = 0;
+  ProgressFunction progress;
+  Cancel* cancel = nullptr;
+};
+
+// Writes a model with random weights and a public model's shape; see tandem_synthesize.
+inline Expected<> synthesize(const std::string& output_path, const SynthOptions& options) {
+  auto c_options = make<tandem_synth_options>();
+  c_options.like = options.like.empty() ? nullptr : options.like.c_str();
+  c_options.type = options.type.empty() ? nullptr : options.type.c_str();
+  c_options.n_layers = options.n_layers;
+  c_options.seed = options.seed;
+  c_options.cancel = options.cancel != nullptr ? options.cancel->get() : nullptr;
+  if (options.progress) {
+    c_options.progress = [](void* user, const tandem_progress* progress) {
+      (*static_cast<const ProgressFunction*>(user))(*progress);
+    };
+    c_options.progress_user = const_cast<ProgressFunction*>(&options.progress);
+  }
+  return detail::call(tandem_synthesize, output_path.c_str(),
+                      static_cast<const tandem_synth_options*>(&c_options));
+}
+
+}  // namespace tandem::api
+
+#endif  // TANDEM_TANDEM_HPP
