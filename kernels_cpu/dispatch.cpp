@@ -4,6 +4,11 @@
 #include <string_view>
 
 #include "kernels_cpu/scalar.h"
+#if defined(TANDEM_KERNELS_X86)
+#include "kernels_cpu/avx2.h"
+#include "kernels_cpu/avx512.h"
+#include "kernels_cpu/cpu_features.h"
+#endif
 
 namespace tandem::cpu {
 namespace {
@@ -38,6 +43,57 @@ constexpr KernelTable kScalarTable = {
     .route = scalar::route,
 };
 
+// The vector tables keep the scalar operators that are a negligible part of a step.
+#if defined(TANDEM_KERNELS_X86)
+constexpr KernelTable make_avx2_table() {
+  KernelTable table = kScalarTable;
+  table.isa = "avx2";
+  table.matmul_f32 = avx2::matmul_f32;
+  table.matmul_f16 = avx2::matmul_f16;
+  table.matmul_bf16 = avx2::matmul_bf16;
+  table.matmul_q4_0 = avx2::matmul_q4_0;
+  table.matmul_q8_0 = avx2::matmul_q8_0;
+  table.matmul_q4_k = avx2::matmul_q4_k;
+  table.matmul_q6_k = avx2::matmul_q6_k;
+  table.quantize_q8a = avx2::quantize_q8a;
+  table.rms_norm = avx2::rms_norm;
+  table.silu_mul = avx2::silu_mul;
+  table.attend_page_f32 = avx2::attend_page_f32;
+  table.attend_page_f16 = avx2::attend_page_f16;
+  table.store_f16 = avx2::store_f16;
+  return table;
+}
+
+constexpr KernelTable make_avx512_table() {
+  KernelTable table = kScalarTable;
+  table.isa = "avx512";
+  table.matmul_f32 = avx512::matmul_f32;
+  table.matmul_f16 = avx512::matmul_f16;
+  table.matmul_bf16 = avx512::matmul_bf16;
+  table.matmul_q4_0 = avx512::matmul_q4_0;
+  table.matmul_q8_0 = avx512::matmul_q8_0;
+  table.matmul_q4_k = avx512::matmul_q4_k;
+  table.matmul_q6_k = avx512::matmul_q6_k;
+  table.quantize_q8a = avx512::quantize_q8a;
+  table.rms_norm = avx512::rms_norm;
+  table.silu_mul = avx512::silu_mul;
+  table.attend_page_f32 = avx512::attend_page_f32;
+  table.attend_page_f16 = avx512::attend_page_f16;
+  table.store_f16 = avx512::store_f16;
+  return table;
+}
+
+constexpr KernelTable kAvx2Table = make_avx2_table();
+constexpr KernelTable kAvx512Table = make_avx512_table();
+
+const KernelTable* vector_table_for(Isa isa) {
+  if (isa == Isa::kAvx512) return has_avx512() ? &kAvx512Table : nullptr;
+  return has_avx2() ? &kAvx2Table : nullptr;
+}
+#else
+const KernelTable* vector_table_for(Isa) { return nullptr; }
+#endif
+
 constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512};
 
 std::string_view name_of(Isa isa) {
@@ -66,14 +122,7 @@ std::string available_names() {
 }  // namespace
 
 const KernelTable* table_for(Isa isa) {
-  switch (isa) {
-    case Isa::kScalar:
-      return &kScalarTable;
-    case Isa::kAvx2:
-    case Isa::kAvx512:
-      return nullptr;
-  }
-  return nullptr;
+  return isa == Isa::kScalar ? &kScalarTable : vector_table_for(isa);
 }
 
 Isa best_isa() {

@@ -1,0 +1,16 @@
+// Operators for processors with AVX2, FMA and F16C.  Contracts in kernels.h.
+#pragma once
+
+#include "kernels_cpu/kernels.h"
+
+namespace tandem::cpu::avx2 {
+
+KernelTable::MatmulFloat matmul_f32, matmul_f16, matmul_bf16;
+KernelTable::MatmulQ8A matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k;
+KernelTable::QuantizeQ8A quantize_q8a;
+KernelTable::RmsNorm rms_norm;
+KernelTable::SiluMul silu_mul;
+KernelTable::AttendPage attend_page_f32, attend_page_f16;
+KernelTable::StoreF16 store_f16;
+
+}  // namespace tandem::cpu::avx2

@@ -1,0 +1,91 @@
+// Matrix products with Q4_K weights.  Contract: MatmulQ8A in kernels.h.
+// Integer dot products are exact; 8 partial sums per result in float32.
+#include "kernels_cpu/avx2.h"
+#include "kernels_cpu/avx2_helpers.h"
+#include "kernels_cpu/matmul_tiles.h"
+
+namespace tandem::cpu::avx2 {
+namespace {
+
+struct Scales {
+  __m256 scale, min;  // of the eight groups
+};
+
+inline __m256 bytes_to_floats(uint32_t first, uint32_t second) {
+  const __m128i bytes = _mm_cvtsi64_si128(static_cast<int64_t>(uint64_t{second} << 32 | first));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+}
+
+inline Scales load_scales_and_mins(const unsigned char* block) {
+  const uint32_t a = load_u32(block + 4), b = load_u32(block + 8), c = load_u32(block + 12);
+  const __m256 scales =
+      bytes_to_floats(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u));
+  const __m256 mins =
+      bytes_to_floats(b & 0x3f3f3f3fu, ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u));
+  return {_mm256_mul_ps(scales, half_to_floats(load_u16(block))),
+          _mm256_mul_ps(mins, half_to_floats(load_u16(block + 2)))};
+}
+
+// sums[t] += one block of weights times the activations of token t.
+template <int T>
+inline void add_products(const unsigned char* block, const BlockQ8A* x, size_t x_stride,
+                         const __m256 (&d)[T], const __m256 (&d_sum)[T], __m256 (&sums)[T]) {
+  const Scales w = load_scales_and_mins(block);
+  const __m256i low_nibbles = _mm256_set1_epi8(15);
+  __m256 scale[T];
+  for (int t = 0; t < T; ++t) scale[t] = _mm256_mul_ps(w.scale, d[t]);
+  for (int pair = 0; pair < 4; ++pair) {
+    const __m256i bytes = load_32_bytes(block + 16 + pair * 32);
+    const __m256i q[2] = {_mm256_and_si256(bytes, low_nibbles),
+                          _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low_nibbles)};
+    for (int half = 0; half < 2; ++half) {
+      const int j = pair * 2 + half;
+      for (int t = 0; t < T; ++t) {
+        const __m256i activations =
+            load_32_bytes(x[static_cast<size_t>(t) * x_stride + static_cast<size_t>(j)].qs);
+        const __m256 dot = _mm256_cvtepi32_ps(dot_u8_i8(q[half], activations));
+        sums[t] = _mm256_fmadd_ps(dot, lane(scale[t], j), sums[t]);
+      }
+    }
+  }
+  for (int t = 0; t < T; ++t) sums[t] = _mm256_fnmadd_ps(w.min, d_sum[t], sums[t]);
+}
+
+struct Q4_K {
+  static constexpr int kRows = 4;
+  static constexpr int kTokens = 2;
+
+  template <int R, int T>
+  static void tile(const unsigned char* rows, size_t row_bytes, const BlockQ8A* x, size_t x_stride,
+                   float* y, size_t y_stride, int64_t K) {
+    __m256 sums[R][T];
+    for (auto& of_row : sums)
+      for (__m256& sum : of_row) sum = _mm256_setzero_ps();
+    for (int64_t b = 0; b < K / 256; ++b) {
+      const BlockQ8A* activations = x + b * 8;
+      __m256 d[T], d_sum[T];
+      for (int t = 0; t < T; ++t) {
+        const BlockQ8A* of_token = activations + static_cast<size_t>(t) * x_stride;
+        d[t] = load_scales(of_token);
+        d_sum[t] = _mm256_mul_ps(d[t], _mm256_cvtepi32_ps(load_sums(of_token)));
+      }
+      for (int r = 0; r < R; ++r) {
+        const unsigned char* block = rows + static_cast<size_t>(r) * row_bytes + b * 144;
+        for (size_t line = 0; line < 144; line += 64) prefetch(block, kPrefetchBytes + line);
+        add_products<T>(block, activations, x_stride, d, d_sum, sums[r]);
+      }
+    }
+    for (int t = 0; t < T; ++t)
+      for (int r = 0; r < R; ++r)
+        y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] = sum_lanes(sums[r][t]);
+  }
+};
+
+}  // namespace
+
+void matmul_q4_k(const void* w, size_t row_bytes, const BlockQ8A* x, size_t x_stride, float* y,
+                 size_t y_stride, int64_t row_begin, int64_t row_end, int64_t K, int64_t T) {
+  multiply_in_tiles<Q4_K>(w, row_bytes, x, x_stride, y, y_stride, row_begin, row_end, K, T);
+}
+
+}  // namespace tandem::cpu::avx2
