@@ -1,5 +1,6 @@
 #include "formats/random_weights.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -66,7 +67,7 @@ Half half_of(float value) {
 // Also the small ones, where half precision is a fixed grid of 2^-24.
 Half half_of_any(float value) {
   if (std::fabs(value) >= 0x1p-14f) return half_of(value);
-  const auto steps = static_cast<uint32_t>(std::lround(std::fabs(value) * 0x1p24f));
+  const auto steps = static_cast<uint32_t>(std::fabs(value) * 0x1p24f + 0.5f);
   return static_cast<Half>((value < 0 ? 0x8000u : 0u) | steps);
 }
 
@@ -78,11 +79,13 @@ float even(uint64_t bits) {
 template <typename T, typename Convert>
 void fill_scalars(std::span<std::byte> out, uint64_t seed, Convert convert) {
   Random random(seed);
-  uint64_t bits = 0;
-  for (size_t i = 0; i < out.size() / sizeof(T); ++i) {
-    bits = i % 4 == 0 ? random.next() : bits >> 16;
-    const T value = convert(even(bits));
-    std::memcpy(out.data() + i * sizeof(T), &value, sizeof(T));
+  while (!out.empty()) {
+    const uint64_t bits = random.next();
+    const T values[4] = {convert(even(bits)), convert(even(bits >> 16)), convert(even(bits >> 32)),
+                         convert(even(bits >> 48))};
+    const size_t bytes = std::min(sizeof(values), out.size());
+    std::memcpy(out.data(), values, bytes);
+    out = out.subspan(bytes);
   }
 }
 
