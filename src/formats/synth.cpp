@@ -69,7 +69,7 @@ std::string byte_token(uint32_t byte) {
 
 // Llama 3's change of the rope frequencies, as divisors per pair of dimensions (source: the model's
 // published configuration: low_freq_factor 1, high_freq_factor 4, original context 8192).
-std::vector<float> llama3_rope_divisors(const ModelShape& shape) {
+std::vector<float> llama3_rope_divisors(const PublicShape& shape) {
   constexpr double kContext = 8192, kLow = 1, kHigh = 4;
   std::vector<float> divisors;
   for (uint32_t i = 0; i < shape.head_width; i += 2) {
@@ -84,7 +84,7 @@ std::vector<float> llama3_rope_divisors(const ModelShape& shape) {
 
 class Synthesizer {
  public:
-  Synthesizer(const ModelShape& shape, const SynthOptions& options)
+  Synthesizer(const PublicShape& shape, const SynthOptions& options)
       : shape_(shape), options_(options), writer_(options.output) {}
 
   Status declare() {
@@ -303,7 +303,7 @@ class Synthesizer {
     return ok_status();
   }
 
-  const ModelShape& shape_;
+  const PublicShape& shape_;
   const SynthOptions& options_;
   GgufWriter writer_;
   uint32_t n_layers_ = 0;
@@ -311,17 +311,17 @@ class Synthesizer {
   std::vector<Chunk> chunks_;
 };
 
-Result<const ModelShape*> shape_named(const std::string& name) {
-  const ModelShape* shape = find_model_shape(name);
+Result<const PublicShape*> shape_named(const std::string& name) {
+  const PublicShape* shape = find_public_shape(name);
   if (shape != nullptr) return shape;
   std::string known;
-  for (const ModelShape& s : model_shapes()) known += (known.empty() ? "" : ", ") + std::string(s.name);
+  for (const PublicShape& s : public_shapes()) known += (known.empty() ? "" : ", ") + std::string(s.name);
   return invalid_argument("no model shape is called '" + name + "'; known are " + known);
 }
 
 }  // namespace
 
-Status synthesize(const ModelShape& shape, const SynthOptions& options,
+Status synthesize(const PublicShape& shape, const SynthOptions& options,
                   const ProgressCallback& progress, const CancelFlag& cancel) {
   try {
     Synthesizer synthesizer(shape, options);
@@ -334,12 +334,12 @@ Status synthesize(const ModelShape& shape, const SynthOptions& options,
 
 Status synthesize(const SynthOptions& options, const ProgressCallback& progress,
                   const CancelFlag& cancel) {
-  TANDEM_ASSIGN_OR_RETURN(const ModelShape* shape, shape_named(options.like));
+  TANDEM_ASSIGN_OR_RETURN(const PublicShape* shape, shape_named(options.like));
   return synthesize(*shape, options, progress, cancel);
 }
 
 Result<uint64_t> synthesized_bytes(const SynthOptions& options) {
-  TANDEM_ASSIGN_OR_RETURN(const ModelShape* shape, shape_named(options.like));
+  TANDEM_ASSIGN_OR_RETURN(const PublicShape* shape, shape_named(options.like));
   Synthesizer synthesizer(*shape, options);
   TANDEM_RETURN_IF_ERROR(synthesizer.declare());
   return synthesizer.file_bytes();

@@ -9,13 +9,13 @@
 #include "base/dtype.h"
 #include "base/progress.h"
 #include "base/result.h"
-#include "formats/model_shapes.h"
+#include "formats/public_shapes.h"
 
 namespace tandem {
 
 struct SynthOptions {
   std::filesystem::path output;
-  std::string like;         // a name of model_shapes()
+  std::string like;         // a name of public_shapes()
   uint32_t n_layers = 0;    // 0: as many as the model has
   DType type = DType::kQ4_K;  // of every matrix, embedding and output too; norms and routers are f32
   uint64_t seed = 0;
@@ -33,7 +33,7 @@ struct SynthOptions {
 Status synthesize(const SynthOptions& options, const ProgressCallback& progress,
                   const CancelFlag& cancel);
 // The same for a shape of your own; options.like is not looked at.
-Status synthesize(const ModelShape& shape, const SynthOptions& options,
+Status synthesize(const PublicShape& shape, const SynthOptions& options,
                   const ProgressCallback& progress, const CancelFlag& cancel);
 
 // The size of the file that synthesize would write.

@@ -15,13 +15,13 @@ namespace {
 using namespace testing;
 using ::testing::HasSubstr;
 
-constexpr ModelShape kTinyMoe = {
+constexpr PublicShape kTinyMoe = {
     .name = "tiny", .architecture = "qwen3moe", .pre_tokenizer = "qwen2",
     .layers = 2, .width = 256, .heads = 4, .kv_heads = 2, .head_width = 64, .ff_width = 512,
     .experts = 8, .experts_used = 2, .expert_ff_width = 256, .vocabulary = 20000,
     .context = 4096, .rope_base = 1000000, .llama3_rope_factor = 0, .rms_epsilon = 1e-6f,
     .qk_norm = true, .tied_embeddings = false};
-constexpr ModelShape kTinyLlama = {
+constexpr PublicShape kTinyLlama = {
     .name = "tiny", .architecture = "llama", .pre_tokenizer = "llama-bpe",
     .layers = 1, .width = 256, .heads = 4, .kv_heads = 2, .head_width = 64, .ff_width = 512,
     .experts = 0, .experts_used = 0, .expert_ff_width = 0, .vocabulary = 300,
@@ -33,7 +33,7 @@ class Synth : public ::testing::Test {
   SynthOptions options(DType type = DType::kQ4_K, uint64_t seed = 1) {
     return {.output = path_, .like = "", .n_layers = 0, .type = type, .seed = seed};
   }
-  std::string bytes_of(const ModelShape& shape, const SynthOptions& o) {
+  std::string bytes_of(const PublicShape& shape, const SynthOptions& o) {
     const Status status = synthesize(shape, o, {}, cancel_);
     EXPECT_THAT(status, is_ok());
     std::ifstream stream(path_, std::ios::binary);
@@ -146,13 +146,13 @@ TEST_F(Synth, RefusesADriveWithoutRoom) {
   EXPECT_EQ(files_in_folder(), 0u);
 }
 
-TEST(ModelShapes, AreWholeBlocksInEveryFormat) {
-  for (const ModelShape& shape : model_shapes()) {
+TEST(PublicShapes, AreWholeBlocksInEveryFormat) {
+  for (const PublicShape& shape : public_shapes()) {
     EXPECT_EQ(shape.width % 256, 0u) << shape.name;
     EXPECT_EQ(shape.heads * shape.head_width % 256, 0u) << shape.name;
     EXPECT_EQ((shape.experts > 0 ? shape.expert_ff_width : shape.ff_width) % 256, 0u) << shape.name;
     EXPECT_EQ(shape.heads % shape.kv_heads, 0u) << shape.name;
-    EXPECT_EQ(find_model_shape(shape.name), &shape);
+    EXPECT_EQ(find_public_shape(shape.name), &shape);
   }
 }
 

@@ -8,7 +8,7 @@
 namespace tandem {
 
 // Letters as in base/shapes.h.  Sources: the models' published config.json files.
-struct ModelShape {
+struct PublicShape {
   std::string_view name;
   std::string_view architecture;   // general.architecture
   std::string_view pre_tokenizer;  // tokenizer.ggml.pre
@@ -28,8 +28,8 @@ struct ModelShape {
   bool tied_embeddings;  // no output.weight
 };
 
-std::span<const ModelShape> model_shapes();
+std::span<const PublicShape> public_shapes();
 // Null for an unknown name.
-const ModelShape* find_model_shape(std::string_view name);
+const PublicShape* find_public_shape(std::string_view name);
 
 }  // namespace tandem

@@ -1,11 +1,11 @@
-#include "formats/model_shapes.h"
+#include "formats/public_shapes.h"
 
 #include <array>
 
 namespace tandem {
 namespace {
 
-constexpr std::array<ModelShape, 6> kShapes = {{
+constexpr std::array<PublicShape, 6> kShapes = {{
     {.name = "llama-3.2-1b", .architecture = "llama", .pre_tokenizer = "llama-bpe",
      .layers = 16, .width = 2048, .heads = 32, .kv_heads = 8, .head_width = 64, .ff_width = 8192,
      .experts = 0, .experts_used = 0, .expert_ff_width = 0, .vocabulary = 128256,
@@ -40,10 +40,10 @@ constexpr std::array<ModelShape, 6> kShapes = {{
 
 }  // namespace
 
-std::span<const ModelShape> model_shapes() { return kShapes; }
+std::span<const PublicShape> public_shapes() { return kShapes; }
 
-const ModelShape* find_model_shape(std::string_view name) {
-  for (const ModelShape& shape : kShapes) {
+const PublicShape* find_public_shape(std::string_view name) {
+  for (const PublicShape& shape : kShapes) {
     if (shape.name == name) return &shape;
   }
   return nullptr;
