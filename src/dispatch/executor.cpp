@@ -59,7 +59,7 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   }
   std::fill_n(walk.arena.get(), bytes, std::byte{0});
   std::span<const float> factors;
-  if (program.rope_factors != kNone) {
+  if (program.rope_factors != kNoId) {
     factors = {walk.weight_vector(program.rope_factors), static_cast<size_t>(program.shape.n_rot / 2)};
   }
   walk.rope = rope_frequencies(program.shape, factors);

@@ -58,7 +58,7 @@ void Executor::Walk::row_op(const Op& op, int64_t row_index) {
   const ModelShape& shape = program.shape;
   const auto in = [&](int i) { return row_as<float>(op.in[i], row_index); };
   const auto out = [&] { return row_as<float>(op.out, row_index); };
-  const int64_t width = op.out == kNone ? 0 : program.values[op.out].width;
+  const int64_t width = op.out == kNoId ? 0 : program.values[op.out].width;
   switch (op.kind) {
     case OpKind::kEmbed:
       return embed(kernels, program.weights[op.weight], weight_data(program.weights[op.weight]), ids[row_index],

@@ -47,7 +47,7 @@ class Builder {
 
   ValueId value(ValueType type, RowSpace rows, int64_t width) {
     program_.values.push_back({type, rows, width});
-    quantized_.push_back(kNone);
+    quantized_.push_back(kNoId);
     return static_cast<ValueId>(program_.values.size() - 1);
   }
 
@@ -67,11 +67,11 @@ class Builder {
 
   // Gate, up and down of all experts of this layer, one block per expert; the ids of expert 0.
   struct Experts {
-    WeightId gate = kNone, up = kNone, down = kNone;
+    WeightId gate = kNoId, up = kNoId, down = kNoId;
   };
   Experts experts();
 
-  Op& emit(OpKind kind, ValueId in0, ValueId in1, ValueId out, WeightId weight = kNone) {
+  Op& emit(OpKind kind, ValueId in0, ValueId in1, ValueId out, WeightId weight = kNoId) {
     Op op;
     op.kind = kind;
     op.layer = layer_;
@@ -86,10 +86,10 @@ class Builder {
   // x in the form that products with this weight take: int8 blocks beside quantised weights, else itself.
   ValueId operand_for(ValueId x, WeightId weight) {
     if (status_.ok() && dtype_info(program_.weights[weight].type).block_weights == 1) return x;
-    if (quantized_[x] == kNone) {
+    if (quantized_[x] == kNoId) {
       const Value& source = program_.values[x];
       const ValueId q = value(ValueType::kQ8A, source.rows, source.width);
-      emit(OpKind::kQuantize, x, kNone, q);
+      emit(OpKind::kQuantize, x, kNoId, q);
       quantized_[x] = q;
     }
     return quantized_[x];
@@ -103,14 +103,14 @@ class Builder {
   ValueId matmul(ValueId x, WeightId weight, int64_t rows) {
     const ValueId operand = operand_for(x, weight);
     const ValueId out = value(ValueType::kF32, program_.values[x].rows, rows);
-    emit(OpKind::kMatmul, operand, kNone, out, weight);
+    emit(OpKind::kMatmul, operand, kNoId, out, weight);
     return out;
   }
 
   ValueId norm(ValueId x, const std::string& name) {
     const WeightId weight = vector(name, shape().width);
     const ValueId out = value(ValueType::kF32, program_.values[x].rows, shape().width);
-    emit(OpKind::kNorm, x, kNone, out, weight);
+    emit(OpKind::kNorm, x, kNoId, out, weight);
     return out;
   }
 
@@ -214,12 +214,12 @@ Attention attention_weights(Builder& b) {
 void bias_if_any(Builder& b, ValueId x, const char* suffix, int64_t width, bool required) {
   const std::string name = b.layer_name(suffix);
   if (!required && !b.has_tensor(name)) return;
-  b.emit(OpKind::kBias, x, kNone, x, b.vector(name, width));
+  b.emit(OpKind::kBias, x, kNoId, x, b.vector(name, width));
 }
 
 void head_norm_if_used(Builder& b, ValueId x, const char* suffix) {
   if (!b.shape().architecture->head_norm) return;
-  b.emit(OpKind::kHeadNorm, x, kNone, x, b.vector(b.layer_name(suffix), b.shape().head_width));
+  b.emit(OpKind::kHeadNorm, x, kNoId, x, b.vector(b.layer_name(suffix), b.shape().head_width));
 }
 
 void attention(Builder& b, ValueId x, ValueId angles) {
@@ -238,9 +238,9 @@ void attention(Builder& b, ValueId x, ValueId angles) {
   head_norm_if_used(b, k, "attn_k_norm.weight");
   b.emit(OpKind::kRope, q, angles, q);
   b.emit(OpKind::kRope, k, angles, k);
-  b.emit(OpKind::kStoreKv, k, v, kNone);
+  b.emit(OpKind::kStoreKv, k, v, kNoId);
   const ValueId attended = b.value(ValueType::kF32, RowSpace::kTokens, s.query_width());
-  b.emit(OpKind::kAttend, q, kNone, attended);
+  b.emit(OpKind::kAttend, q, kNoId, attended);
   const ValueId output = b.matmul(attended, w.output, s.width);
   bias_if_any(b, output, "attn_output.bias", s.width, /*required=*/false);
   b.emit(OpKind::kAdd, x, output, x);
@@ -271,9 +271,9 @@ void routed_feed_forward(Builder& b, ValueId x) {
   const ValueId scores = b.matmul(h, w_router, s.n_experts);
   const ValueId ids = b.value(ValueType::kI32, RowSpace::kTokens, s.n_experts_used);
   const ValueId shares = b.value(ValueType::kF32, RowSpace::kTokens, s.n_experts_used);
-  b.emit(OpKind::kRoute, scores, kNone, ids).out2 = shares;
+  b.emit(OpKind::kRoute, scores, kNoId, ids).out2 = shares;
   const ValueId lists = b.value(ValueType::kExpertLists, RowSpace::kStep, s.n_experts);
-  b.emit(OpKind::kListPairs, ids, kNone, lists);
+  b.emit(OpKind::kListPairs, ids, kNoId, lists);
 
   const auto gathered = [&](ValueId source) {
     const ValueType type = b.program().values[source].type;
@@ -301,7 +301,7 @@ void output_head(Builder& b, ValueId x, WeightId embeddings) {
   const ModelShape& s = b.shape();
   b.program().first_output_op = static_cast<uint32_t>(b.program().ops.size());
   const ValueId last = b.value(ValueType::kF32, RowSpace::kOutputs, s.width);
-  b.emit(OpKind::kGatherOutputs, x, kNone, last);
+  b.emit(OpKind::kGatherOutputs, x, kNoId, last);
   const ValueId h = b.norm(last, "output_norm.weight");
   const bool tied = !b.has_tensor("output.weight");
   const WeightId w = tied ? embeddings : b.matrix("output.weight", s.n_vocabulary, s.width);
@@ -318,9 +318,9 @@ Result<Program> build_decoder(const GgufFile& file) {
   }
   const WeightId embeddings = b.matrix("token_embd.weight", shape.n_vocabulary, shape.width);
   const ValueId angles = b.value(ValueType::kF32, RowSpace::kTokens, shape.n_rot);
-  b.emit(OpKind::kRopeAngles, kNone, kNone, angles);
+  b.emit(OpKind::kRopeAngles, kNoId, kNoId, angles);
   const ValueId x = b.value(ValueType::kF32, RowSpace::kTokens, shape.width);
-  b.emit(OpKind::kEmbed, kNone, kNone, x, embeddings);
+  b.emit(OpKind::kEmbed, kNoId, kNoId, x, embeddings);
   for (int64_t layer = 0; layer < shape.n_layers && b.status().ok(); ++layer) {
     b.set_layer(layer);
     attention(b, x, angles);

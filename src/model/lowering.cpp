@@ -30,7 +30,7 @@ StepKind step_kind(OpKind kind) {
 }
 
 RowSpace op_rows(const Program& program, const Op& op) {
-  const ValueId value = op.out != kNone ? op.out : op.in[0];
+  const ValueId value = op.out != kNoId ? op.out : op.in[0];
   return program.values[value].rows;
 }
 
@@ -125,7 +125,7 @@ std::vector<Lifetime> lifetimes(const Program& program, const LoweredProgram& lo
     for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
       const Op& op = program.ops[i];
       for (ValueId value : {op.in[0], op.in[1], op.in[2], op.out, op.out2}) {
-        if (value != kNone) result[value].touch(s);
+        if (value != kNoId) result[value].touch(s);
       }
     }
   }
@@ -134,7 +134,7 @@ std::vector<Lifetime> lifetimes(const Program& program, const LoweredProgram& lo
   for (Lifetime& life : result) {
     if (life.first < lowered.first_output_step && life.last >= lowered.first_output_step) life.last = end;
   }
-  if (program.logits != kNone) result[program.logits].last = end;
+  if (program.logits != kNoId) result[program.logits].last = end;
   return result;
 }
 

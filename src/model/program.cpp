@@ -11,7 +11,7 @@ uint64_t weight_bytes(const Weight& weight) {
 template <typename Use>
 void for_each_use(const Program& program, Use use) {
   for (const Op& op : program.ops) {
-    if (op.weight == kNone || op.kind == OpKind::kEmbed) continue;
+    if (op.weight == kNoId || op.kind == OpKind::kEmbed) continue;
     const bool expert = op.kind == OpKind::kExpertMatmul;
     use(program.weights[op.weight], expert ? static_cast<uint64_t>(program.shape.n_experts_used) : 1);
   }
@@ -38,7 +38,7 @@ uint64_t Program::n_parameters() const {
 uint64_t Program::n_active_parameters() const {
   uint64_t n = 0;
   bool tied = true;
-  WeightId embeddings = kNone;
+  WeightId embeddings = kNoId;
   for (const Op& op : ops) {
     if (op.kind == OpKind::kEmbed) embeddings = op.weight;
   }
@@ -48,7 +48,7 @@ uint64_t Program::n_active_parameters() const {
   for (const Op& op : ops) {
     if (op.out == logits && op.weight != embeddings) tied = false;
   }
-  return tied || embeddings == kNone ? n : n + elements(weights[embeddings]);
+  return tied || embeddings == kNoId ? n : n + elements(weights[embeddings]);
 }
 
 }  // namespace tandem

@@ -19,7 +19,7 @@ namespace tandem {
 
 using ValueId = uint32_t;
 using WeightId = uint32_t;
-inline constexpr uint32_t kNone = UINT32_MAX;
+inline constexpr uint32_t kNoId = UINT32_MAX;
 
 // How many rows a value has in a step of T tokens with U experts each and R rows of logits.
 enum class RowSpace : uint8_t {
@@ -67,10 +67,10 @@ enum class OpKind : uint8_t {
 struct Op {
   OpKind kind = OpKind::kEmbed;
   int32_t layer = -1;
-  ValueId in[3] = {kNone, kNone, kNone};
-  ValueId out = kNone;
-  ValueId out2 = kNone;
-  WeightId weight = kNone;
+  ValueId in[3] = {kNoId, kNoId, kNoId};
+  ValueId out = kNoId;
+  ValueId out2 = kNoId;
+  WeightId weight = kNoId;
 };
 
 // A matrix [rows, cols] or a vector [cols] inside a block.
@@ -117,8 +117,8 @@ struct Program {
   std::vector<Weight> weights;
   std::vector<BlockSpec> blocks;
   uint32_t first_output_op = 0;    // from here on: the logits of chosen rows
-  ValueId logits = kNone;          // [R,V]
-  WeightId rope_factors = kNone;   // [n_rot/2], Llama 3
+  ValueId logits = kNoId;          // [R,V]
+  WeightId rope_factors = kNoId;   // [n_rot/2], Llama 3
 
   // Bytes of weights that one decoded token reads: all but the embedding table, used experts only.
   uint64_t bytes_per_token() const;

@@ -69,6 +69,8 @@ class Tokenizer {
   std::optional<TokenId> padding() const { return special_.padding; }
   bool adds_bos() const { return add_bos_; }
   bool adds_eos() const { return add_eos_; }
+  // Text at the start of an encode() gets a space in front: encoding a conversation in parts is not the same.
+  bool adds_space_prefix() const { return drops_first_space_; }
 
   // The token written exactly so in the vocabulary, of any kind.
   std::optional<TokenId> find(std::string_view written) const;

@@ -25,7 +25,7 @@ class LoweringTest : public ::testing::TestWithParam<const char*> {
   static std::vector<ValueId> touched(const Op& op) {
     std::vector<ValueId> values;
     for (const ValueId v : {op.in[0], op.in[1], op.in[2], op.out, op.out2}) {
-      if (v != kNone) values.push_back(v);
+      if (v != kNoId) values.push_back(v);
     }
     return values;
   }

@@ -61,10 +61,10 @@ TEST(Program, EveryOperationReadsValuesThatWereWrittenBefore) {
     std::vector<bool> written(program.values.size(), false);
     for (const Op& op : program.ops) {
       for (const ValueId in : op.in) {
-        EXPECT_TRUE(in == kNone || written[in]) << name << ": value " << in;
+        EXPECT_TRUE(in == kNoId || written[in]) << name << ": value " << in;
       }
-      if (op.out != kNone) written[op.out] = true;
-      if (op.out2 != kNone) written[op.out2] = true;
+      if (op.out != kNoId) written[op.out] = true;
+      if (op.out2 != kNoId) written[op.out2] = true;
     }
     EXPECT_TRUE(written[program.logits]) << name;
   }

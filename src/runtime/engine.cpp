@@ -1,0 +1,199 @@
+#include "runtime/engine.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "kernels_cpu/dispatch.h"
+#include "machine/machine.h"
+#include "runtime/session.h"
+
+namespace tandem {
+namespace {
+
+// Below this a context is a surprise, so an automatic one that is smaller is an error instead.
+constexpr int64_t kSmallestAutomaticContext = 8192;
+// Kept free beside everything that is planned: stacks, the tokenizer, other programs' growth.
+constexpr uint64_t kReserveBytes = 64 * kMiB;
+
+struct MemoryNeed {
+  uint64_t weights = 0, kv = 0, work = 0;
+  uint64_t total() const { return weights + kv + work + kReserveBytes; }
+};
+
+std::string need_text(const MemoryNeed& need, uint64_t free_bytes) {
+  return "needs " + format_bytes(need.total()) + " (weights " + format_bytes(need.weights) + ", KV " +
+         format_bytes(need.kv) + ", work " + format_bytes(need.work) + ", reserve " + format_bytes(kReserveBytes) +
+         "), " + format_bytes(free_bytes) + " are free";
+}
+
+// Tokens whose keys and values fit in what is left, in whole pages.
+int64_t context_that_fits(const MemoryNeed& without_kv, uint64_t free_bytes, const KvLayout& layout) {
+  const uint64_t fixed = without_kv.total();
+  if (free_bytes <= fixed) return 0;
+  return static_cast<int64_t>((free_bytes - fixed) / layout.group_bytes()) * kPageTokens;
+}
+
+Status does_not_fit(const MemoryNeed& need, uint64_t free_bytes, int64_t fitting_context) {
+  const std::string change = fitting_context > 0
+                                 ? "use a context of at most " + std::to_string(fitting_context) + " tokens (--ctx " +
+                                       std::to_string(fitting_context) + "), or --force"
+                                 : "use a smaller model or a format with fewer bits, or --force";
+  return out_of_memory(need_text(need, free_bytes)).with_bytes(need.total(), free_bytes).suggest(change);
+}
+
+// The context that the engine promises: what was asked for, else as trained, limited by what is free.
+Result<int64_t> choose_context(const EngineOptions& options, int64_t trained, MemoryNeed need, uint64_t free_bytes,
+                               const KvLayout& layout) {
+  const int64_t fitting = context_that_fits(need, free_bytes, layout);
+  const int64_t wanted = options.n_context > 0 ? options.n_context : trained;
+  if (wanted <= fitting || options.force) return wanted;
+  const int64_t least = options.n_context > 0 ? wanted : std::min(trained, kSmallestAutomaticContext);
+  if (fitting >= least) return fitting;
+  need.kv = layout.bytes_for(least);
+  return does_not_fit(need, free_bytes, fitting);
+}
+
+// "direct: the page cache holds 3 % of the file"; of a split model, what holds for its first file.
+std::string read_mode_text(const BlockStoreReport& report) {
+  if (report.files.empty()) return "";
+  const BlockStoreReport::File& file = report.files.front();
+  return std::string(file.mode == ReadFile::Mode::kDirect ? "direct" : "buffered") + ": " + file.reason;
+}
+
+Status check_options(const EngineOptions& options) {
+  if (options.n_threads > 4096) {
+    return invalid_argument("n_threads is " + std::to_string(options.n_threads) + ", expected at most 4096");
+  }
+  if (options.n_context < 0 || options.n_context > (int64_t{1} << 27)) {
+    return invalid_argument("n_context is " + std::to_string(options.n_context) + ", expected at most " +
+                            std::to_string(int64_t{1} << 27));
+  }
+  return ok_status();
+}
+
+}  // namespace
+
+KvLayout Engine::kv_layout() const {
+  const ModelShape& shape = model_.program().shape;
+  return {shape.n_layers, shape.n_kv_heads, shape.head_width, kv_type_};
+}
+
+Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions options) {
+  TANDEM_RETURN_IF_ERROR(check_options(options));
+  std::unique_ptr<Engine> engine(new Engine(model));
+  engine->log_ = options.log;
+  engine->kv_type_ = options.kv_type;
+
+  const cpu::KernelTable* kernels = nullptr;
+  TANDEM_RETURN_IF_ERROR(cpu::choose(std::getenv("TANDEM_CPU_ISA"), &kernels));
+  TANDEM_ASSIGN_OR_RETURN(const Machine machine, Machine::discover());
+  const unsigned n_threads = options.n_threads > 0 ? options.n_threads : machine.default_compute_threads();
+
+  const Program& program = model.program();
+  const Executor::Options executor_options;
+  engine->work_bytes_ = Executor::work_bytes(program, n_threads, executor_options);
+  MemoryNeed need;
+  TANDEM_ASSIGN_OR_RETURN(need.weights, BlockStore::slot_bytes(program.blocks));
+  need.work = engine->work_bytes_;
+  const uint64_t free_bytes = machine.free_memory_bytes;
+  TANDEM_ASSIGN_OR_RETURN(engine->info_.n_context,
+                          choose_context(options, program.shape.n_context_trained, need, free_bytes,
+                                         engine->kv_layout()));
+  if (options.n_context == 0 && engine->info_.n_context < program.shape.n_context_trained && engine->log_) {
+    engine->log_(LogLevel::kNote, "context is " + std::to_string(engine->info_.n_context) + " tokens, as free memory allows (trained: " +
+                                      std::to_string(program.shape.n_context_trained) + ")");
+  }
+
+  TANDEM_ASSIGN_OR_RETURN(engine->store_, BlockStore::create(model.file().paths(), program.blocks, options.store));
+  static const CancelFlag never;
+  const Clock::time_point start = Clock::now();
+  TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, options.cancel ? *options.cancel : never));
+  engine->info_.load_seconds = seconds_since(start);
+  engine->info_.read_mode = read_mode_text(engine->store_->report());
+
+  Team::Options team_options;
+  team_options.n_threads = n_threads;
+  TANDEM_ASSIGN_OR_RETURN(engine->team_, Team::create(team_options));
+  TANDEM_ASSIGN_OR_RETURN(engine->executor_,
+                          Executor::create(program, *engine->store_, *engine->team_, *kernels, executor_options));
+  engine->info_.n_threads = n_threads;
+  engine->info_.isa = kernels->isa;
+  engine->info_.bytes_per_token = program.bytes_per_token();
+  engine->worker_ = std::thread([raw = engine.get()] { raw->serve(); });
+  return engine;
+}
+
+Engine::~Engine() {
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  changed_.notify_all();
+  if (worker_.joinable()) worker_.join();
+}
+
+void Engine::attach(Session* session) {
+  std::lock_guard lock(mutex_);
+  sessions_.push_back(session);
+}
+
+void Engine::detach(Session* session) {
+  std::unique_lock lock(mutex_);
+  std::erase(sessions_, session);
+  changed_.wait(lock, [&] { return stepping_ != session; });
+}
+
+void Engine::wake() {
+  {
+    std::lock_guard lock(mutex_);
+    woken_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Engine::add_kv_bytes(int64_t delta) { kv_bytes_.fetch_add(delta, std::memory_order_relaxed); }
+
+// Round robin: each runnable session gets one prompt chunk or one token per round.
+void Engine::serve() {
+  std::unique_lock lock(mutex_);
+  size_t next = 0;
+  size_t idle_in_a_row = 0;
+  while (!closing_) {
+    if (idle_in_a_row >= sessions_.size()) {
+      changed_.wait(lock, [this] { return woken_ || closing_; });
+      woken_ = false;
+      idle_in_a_row = 0;
+      continue;
+    }
+    next = next >= sessions_.size() ? 0 : next;
+    Session* session = sessions_[next++];
+    if (!session->runnable()) {
+      ++idle_in_a_row;
+      continue;
+    }
+    idle_in_a_row = 0;
+    stepping_ = session;
+    lock.unlock();
+    session->step();
+    lock.lock();
+    stepping_ = nullptr;
+    changed_.notify_all();
+  }
+}
+
+std::vector<TierReport> Engine::memory() const {
+  TierReport ram;
+  ram.name = "RAM";
+  const auto machine = Machine::discover();
+  if (machine.ok()) ram.free_bytes = machine->free_memory_bytes;
+  ram.weight_bytes = store_->total_bytes();
+  ram.huge_page_bytes = store_->report().huge_page_bytes;
+  ram.kv_bytes = static_cast<uint64_t>(kv_bytes_.load(std::memory_order_relaxed));
+  ram.work_bytes = work_bytes_;
+  return {ram};
+}
+
+}  // namespace tandem

@@ -1,0 +1,94 @@
+// A model's weights in memory, the threads that compute, and the worker that serves its sessions in turn.
+//
+// Threading: any thread.
+// Ownership: refers to the Model, which must outlive it; sessions refer to the engine.
+// Errors: kOutOfMemory with bytes needed and available before anything is loaded, unless forced.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/log.h"
+#include "base/progress.h"
+#include "dispatch/executor.h"
+#include "dispatch/team.h"
+#include "memory/block_store.h"
+#include "memory/sequence_state.h"
+#include "runtime/model.h"
+
+namespace tandem {
+
+class Session;
+
+struct EngineOptions {
+  unsigned n_threads = 0;    // 0: one per physical core that may be used
+  int64_t n_context = 0;     // 0: as trained, limited by free memory
+  BlockStoreOptions store;
+  KvType kv_type = KvType::kF16;
+  bool force = false;
+  ProgressCallback progress;
+  const CancelFlag* cancel = nullptr;
+  LogCallback log;
+};
+
+struct EngineInfo {
+  unsigned n_threads = 0;
+  int64_t n_context = 0;
+  std::string isa, read_mode;
+  double load_seconds = 0;
+  uint64_t bytes_per_token = 0;
+};
+
+struct TierReport {
+  std::string name;
+  uint64_t free_bytes = 0, weight_bytes = 0, kv_bytes = 0, work_bytes = 0, huge_page_bytes = 0;
+};
+
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> create(const Model& model, EngineOptions options);
+  ~Engine();  // Requires: its sessions are gone
+
+  const Model& model() const { return model_; }
+  const EngineInfo& info() const { return info_; }
+  std::vector<TierReport> memory() const;
+  KvLayout kv_layout() const;
+
+  // ---- for sessions ----
+  // Sessions with work stand in a ring; the worker calls Session::step() of each in turn.
+  void attach(Session* session);
+  void detach(Session* session);  // returns when the worker has left the session
+  void wake();                    // something may have become runnable
+  Executor& executor() { return *executor_; }  // the worker only
+  void add_kv_bytes(int64_t delta);
+
+ private:
+  explicit Engine(const Model& model) : model_(model) {}
+  void serve();
+
+  // Constant after create().
+  const Model& model_;
+  EngineInfo info_;
+  LogCallback log_;
+  KvType kv_type_ = KvType::kF16;
+  std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<Team> team_;
+  std::unique_ptr<Executor> executor_;
+  uint64_t work_bytes_ = 0;
+
+  std::atomic<int64_t> kv_bytes_{0};
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Session*> sessions_;  // guarded by mutex_
+  Session* stepping_ = nullptr;     // guarded by mutex_: whom the worker is in
+  bool woken_ = false;              // guarded by mutex_
+  bool closing_ = false;            // guarded by mutex_
+  std::thread worker_;
+};
+
+}  // namespace tandem

@@ -1,0 +1,75 @@
+// A model's header as JSON, for tandem_model_json and `tandem inspect`.
+#include <nlohmann/json.hpp>
+
+#include "runtime/model.h"
+
+namespace tandem {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kLongestValue = 200;  // bytes of one metadata value that are shown
+
+Json value_of(const GgufFile& file, const MetadataEntry& entry) {
+  switch (entry.type) {
+    case MetadataType::kBool:
+      if (const auto value = file.get_bool(entry.key); value.ok()) return *value;
+      break;
+    case MetadataType::kF32:
+    case MetadataType::kF64:
+      if (const auto value = file.get_float(entry.key); value.ok()) return *value;
+      break;
+    case MetadataType::kString:
+      if (const auto value = file.get_string(entry.key); value.ok()) return std::string(*value);
+      break;
+    case MetadataType::kArray:
+      return entry.printable(kLongestValue);
+    default:
+      if (const auto value = file.get_int(entry.key); value.ok()) return *value;
+      if (const auto value = file.get_uint(entry.key); value.ok()) return *value;
+  }
+  return entry.printable(kLongestValue);
+}
+
+Json info_json(const ModelInfo& info, bool has_chat_template) {
+  return Json{{"name", info.name},
+              {"architecture", info.architecture},
+              {"type", info.type_name},
+              {"file_bytes", info.file_bytes},
+              {"weight_bytes", info.weight_bytes},
+              {"n_parameters", info.n_parameters},
+              {"n_active_parameters", info.n_active_parameters},
+              {"n_vocabulary", info.n_vocabulary},
+              {"n_layers", info.n_layers},
+              {"n_context_trained", info.n_context_trained},
+              {"n_experts", info.n_experts},
+              {"n_experts_used", info.n_experts_used},
+              {"has_chat_template", has_chat_template}};
+}
+
+Json tensor_json(const TensorInfo& tensor) {
+  Json shape = Json::array();
+  for (uint32_t i = 0; i < tensor.n_dims; ++i) shape.push_back(tensor.dims[i]);
+  return Json{{"name", std::string(tensor.name)},
+              {"type", std::string(tensor.type.name)},
+              {"shape", std::move(shape)},
+              {"bytes", tensor.bytes},
+              {"file", tensor.extent.file_index},
+              {"offset", tensor.extent.offset}};
+}
+
+}  // namespace
+
+std::string Model::to_json() const {
+  Json json;
+  json["info"] = info_json(info_, has_chat_template());
+  json["files"] = file_.paths();
+  Json& metadata = json["metadata"] = Json::object();
+  for (const MetadataEntry& entry : file_.metadata()) metadata[std::string(entry.key)] = value_of(file_, entry);
+  Json& tensors = json["tensors"] = Json::array();
+  for (const TensorInfo& tensor : file_.tensors()) tensors.push_back(tensor_json(tensor));
+  // Text from the file may be any bytes; what is not UTF-8 becomes U+FFFD.
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace tandem

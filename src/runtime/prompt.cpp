@@ -1,0 +1,121 @@
+#include "runtime/prompt.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace tandem {
+namespace {
+
+size_t common_length(const std::vector<TokenId>& a, const std::vector<TokenId>& b) {
+  const size_t n = std::min(a.size(), b.size());
+  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
+}
+
+// A rendered conversation as one text in which each byte is known to come from the template or from a message.
+class RenderedText {
+ public:
+  explicit RenderedText(const std::vector<RenderedPiece>& pieces) : pieces_(pieces) {
+    for (const RenderedPiece& piece : pieces) text_ += piece.text;
+  }
+
+  // True when `bytes` stand at `offset`; those of a control token must come from the template whole.
+  bool has_at(size_t offset, const std::string& bytes, bool control) const {
+    if (text_.compare(offset, bytes.size(), bytes) != 0) return false;
+    return !control || trusted(offset, offset + bytes.size());
+  }
+
+  std::vector<RenderedPiece> from(size_t offset) const {
+    std::vector<RenderedPiece> rest;
+    for (const RenderedPiece& piece : pieces_) {
+      if (offset < piece.text.size()) rest.push_back({piece.text.substr(offset), piece.trusted});
+      offset -= std::min(offset, piece.text.size());
+    }
+    return rest;
+  }
+
+ private:
+  bool trusted(size_t begin, size_t end) const {
+    size_t at = 0;
+    for (const RenderedPiece& piece : pieces_) {
+      const bool overlaps = at < end && begin < at + piece.text.size();
+      if (overlaps && !piece.trusted) return false;
+      at += piece.text.size();
+    }
+    return true;
+  }
+
+  const std::vector<RenderedPiece>& pieces_;
+  std::string text_;
+};
+
+// Where in the rendered text the held tokens end, if all of them spell its start.  A model may have written its answer with
+// other tokens than the tokenizer would choose for the same text; they are still the same conversation.
+std::optional<size_t> length_spelled_by(const Tokenizer& tokenizer, const std::vector<TokenId>& held,
+                                        const RenderedText& rendered) {
+  size_t offset = 0;
+  std::string bytes;
+  for (size_t i = 0; i < held.size(); ++i) {
+    bytes.clear();
+    tokenizer.append_bytes(held[i], /*with_special=*/true, bytes);
+    const bool control = tokenizer.kind(held[i]) == TokenKind::kControl;
+    if (rendered.has_at(offset, bytes, control)) {
+      offset += bytes.size();
+    } else if (i > 0 || held[0] != tokenizer.bos()) {  // the start token may not be in the text
+      return std::nullopt;
+    }
+  }
+  return offset;
+}
+
+Result<Prompt> from_messages(const Model& model, const Request& request, const std::vector<TokenId>& held) {
+  TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces, model.render(request.messages));
+  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, model.tokenize_pieces(pieces));
+  Prompt prompt;
+  prompt.n_kept = common_length(held, tokens);
+  if (prompt.n_kept < held.size() && !model.tokenizer().adds_space_prefix()) {
+    const RenderedText rendered(pieces);
+    if (const auto spelled = length_spelled_by(model.tokenizer(), held, rendered)) {
+      TANDEM_ASSIGN_OR_RETURN(prompt.pending, [&]() -> Result<std::vector<TokenId>> {
+        const std::vector<RenderedPiece> rest = rendered.from(*spelled);
+        std::vector<Tokenizer::Piece> views;
+        for (const RenderedPiece& piece : rest) views.push_back({piece.text, piece.trusted});
+        return model.tokenizer().encode_pieces(views, /*add_special=*/false);
+      }());
+      prompt.n_kept = held.size();
+      if (!prompt.pending.empty()) return prompt;
+    }
+  }
+  // The last token is always evaluated: its logits choose the first token of the answer.
+  prompt.n_kept = std::min(common_length(held, tokens), tokens.empty() ? 0 : tokens.size() - 1);
+  prompt.pending.assign(tokens.begin() + static_cast<ptrdiff_t>(prompt.n_kept), tokens.end());
+  return prompt;
+}
+
+}  // namespace
+
+Result<Prompt> make_prompt(const Model& model, const Request& request, const std::vector<TokenId>& held) {
+  Prompt prompt;
+  prompt.n_kept = held.size();
+  switch (request.kind) {
+    case Request::Kind::kMessages: {
+      TANDEM_ASSIGN_OR_RETURN(prompt, from_messages(model, request, held));
+      break;
+    }
+    case Request::Kind::kText: {
+      Tokenizer::EncodeOptions options;
+      options.add_special = held.empty() && !request.no_bos;
+      options.parse_special = request.parse_special;
+      TANDEM_ASSIGN_OR_RETURN(prompt.pending, model.tokenizer().encode(request.text, options));
+      break;
+    }
+    case Request::Kind::kTokens:
+      prompt.pending = request.tokens;
+      break;
+  }
+  if (prompt.pending.empty()) return invalid_argument("the prompt is empty: there is nothing to continue");
+  return prompt;
+}
+
+}  // namespace tandem

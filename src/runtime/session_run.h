@@ -1,0 +1,52 @@
+// The state of a session's running request, and the session's file.  Private to the session's files.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/clock.h"
+#include "runtime/answer_text.h"
+#include "runtime/session.h"
+
+namespace tandem {
+
+struct Session::Run {
+  Run(Request r, const Model& model)
+      : request(std::move(r)),
+        text(request.stop),
+        sampler(request.sampling, static_cast<size_t>(model.program().shape.n_vocabulary)) {}
+
+  enum class Phase { kPrepare, kPrompt, kGenerate, kLastToken };
+
+  Request request;
+  bool evaluate_only = false;
+  LogitsCallback on_logits;
+  Status status;  // of an evaluation
+
+  Phase phase = Phase::kPrepare;
+  std::vector<TokenId> pending;  // the prompt still to be evaluated is pending[n_done..]
+  size_t n_done = 0;
+  TokenId last = -1;  // chosen, not evaluated yet
+  AnswerText text;
+  Sampler sampler;
+
+  uint64_t n_prompt_tokens = 0, n_generated = 0;
+  Clock::time_point started = Clock::now();
+  double prompt_seconds = 0;
+  double next_progress_seconds = 0.1;
+};
+
+struct SessionContents {
+  uint64_t model_fingerprint;
+  std::span<const TokenId> tokens;
+  const SequenceState& state;
+};
+
+// Errors: those of write_file_atomically.
+Status save_session_file(const std::filesystem::path& path, const SessionContents& contents);
+// Checks the whole file before it changes anything.  Errors: kInvalidArgument for another model's file or one that does
+// not fit the context; kCorrupt for a damaged one.  If reading fails although the check passed, the session is empty.
+Status load_session_file(const std::filesystem::path& path, const Model& model, std::vector<TokenId>& tokens,
+                         SequenceState& state);
+
+}  // namespace tandem
