@@ -9,6 +9,7 @@
 #include "kernels_cpu/dispatch.h"
 #include "machine/machine.h"
 #include "runtime/session.h"
+#include "runtime/weight_check.h"
 
 namespace tandem {
 namespace {
@@ -110,7 +111,9 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   TANDEM_ASSIGN_OR_RETURN(engine->store_, BlockStore::create(model.file().paths(), program.blocks, options.store));
   static const CancelFlag never;
   const Clock::time_point start = Clock::now();
-  TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, options.cancel ? *options.cancel : never));
+  const CancelFlag& cancel = options.cancel ? *options.cancel : never;
+  TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, cancel));
+  TANDEM_RETURN_IF_ERROR(check_weights(program, *engine->store_, n_threads, cancel));
   engine->info_.load_seconds = seconds_since(start);
   engine->info_.read_mode = read_mode_text(engine->store_->report());
 

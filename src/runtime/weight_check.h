@@ -1,0 +1,16 @@
+// Looks for weights that are not numbers before anything is computed with them.
+#pragma once
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "memory/block_store.h"
+#include "model/program.h"
+
+namespace tandem {
+
+// Reads every scalar and block scale once, with n_threads threads of an arena of its own.
+// Requires: the store is resident.
+// Errors: kCorrupt naming the tensor, and the byte within it, of one that is not finite; kCancelled.
+Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads, const CancelFlag& cancel);
+
+}  // namespace tandem
