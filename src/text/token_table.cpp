@@ -24,16 +24,20 @@ std::string with_spaces(std::string_view written) {
 std::string meaning(const VocabularyData& data, TokenKind kind, std::string_view written) {
   const int byte = kind == TokenKind::kByte ? byte_of_token(written) : -1;
   if (byte >= 0) return std::string(1, static_cast<char>(byte));
-  // These are written plainly in either kind of vocabulary.
-  if (kind == TokenKind::kControl || kind == TokenKind::kUserDefined) return std::string(written);
+  if (kind == TokenKind::kControl) return std::string(written);
   if (data.model == VocabularyData::Model::kSentencePiece) return with_spaces(written);
+  if (kind == TokenKind::kUserDefined) return std::string(written);  // plain also in BPE vocabularies
   return byte_alphabet::bytes_of(written).value_or(std::string(written));
 }
 
-bool is_text(const VocabularyData& data, TokenKind kind) {
-  if (kind == TokenKind::kControl || kind == TokenKind::kUnknown) return false;
-  if (data.model == VocabularyData::Model::kBpe) return true;
-  return kind != TokenKind::kByte && kind != TokenKind::kUnused;
+// May text become the token by merging?  Control and unknown tokens never; unused and byte tokens have
+// other ways or none.  A user-defined token of a BPE vocabulary is written plainly: only where that is
+// also how merges would write it, both mean the same text.
+bool is_made_by_merges(const VocabularyData& data, TokenKind kind, std::string_view written) {
+  if (kind == TokenKind::kNormal) return true;
+  if (kind != TokenKind::kUserDefined) return false;
+  return data.model == VocabularyData::Model::kSentencePiece ||
+         byte_alphabet::bytes_of(written) == written;
 }
 
 }  // namespace
@@ -84,7 +88,7 @@ Status TokenTable::add(const VocabularyData& data, size_t id) {
   if (written.empty()) return ok_status();  // a hole: no text finds it
   const auto token = static_cast<TokenId>(id);
   all_.insert(written_text_.back(), token);
-  if (!is_text(data, kind)) return ok_status();
+  if (!is_made_by_merges(data, kind, written)) return ok_status();
   text_.insert(written_text_.back(), token);
   longest_text_written_ = std::max(longest_text_written_, written.size());
   if (data.model == VocabularyData::Model::kBpe) text_by_bytes_.insert(byte_text_.back(), token);

@@ -35,8 +35,8 @@ class TokenTable {
 
   // The token written so, of any kind; -1: none.  Of equal ones the last, as other GGUF readers do.
   TokenId find_written(std::string_view written) const { return all_.find(written); }
-  // The same among the tokens that text may become: no control and unknown ones; for SentencePiece no
-  // unused ones and no bytes either.
+  // The same among the tokens that merging may make of text: normal ones, and user-defined ones that
+  // stand for the same text either way.
   TokenId find_text_written(std::string_view written) const { return text_.find(written); }
   // By what it stands for; BPE only.
   TokenId find_text_bytes(std::string_view bytes) const { return text_by_bytes_.find(bytes); }

@@ -130,7 +130,8 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool with_special) c
     std::string_view text = token_text(id, with_special);
     if (drop_space && !is_silent(tokens_.kind(id))) {
       drop_space = false;
-      if (text.starts_with(' ')) text.remove_prefix(1);
+      // A space in a user-defined token was in the text; only one written as a mark was added.
+      if (tokens_.written(id).starts_with("\xE2\x96\x81")) text.remove_prefix(1);
     }
     out += text;
   }
