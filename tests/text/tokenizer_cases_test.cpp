@@ -95,6 +95,22 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, ReferenceCases,
                          ::testing::Values("gpt-2", "llama-bpe", "qwen2", "spm", "spm-no-prefix"),
                          test_name);
 
+TEST(ReferenceCasesDefault, PreTokenizerOfFilesThatNameNone) {
+  const auto folder = std::filesystem::path(TANDEM_FIXTURES) / "text";
+  auto data = load_vocabulary(folder / "gpt-2.gguf");
+  ASSERT_THAT(data, is_ok());
+  data->pre_tokenizer.clear();
+  auto tokenizer = Tokenizer::create(*data);
+  ASSERT_THAT(tokenizer, is_ok());
+  const auto all = lines_of(folder / "default.encode.jsonl");
+  ASSERT_GT(all.size(), 100u);
+  for (const json& one : all) {
+    auto ids = (*tokenizer)->encode(one["text"].get<std::string>(), {});
+    ASSERT_THAT(ids, is_ok());
+    EXPECT_EQ(*ids, one["ids"].get<std::vector<TokenId>>()) << one.dump();
+  }
+}
+
 // Texts divided by a line "__ggml_vocab_test__", and a line of ids for each.
 struct Pairs {
   std::vector<std::string> texts;
