@@ -107,9 +107,11 @@ TEST(PreTokenizer, MillionCharactersOfOneKindTakeNeitherLongNorFail) {
   for (const char* name : {"gpt-2", "llama-bpe", "qwen2", "default"}) {
     for (const bool jit : {true, false}) {
       const PreTokenizer pre_tokenizer = made(name, jit);
-      for (const std::string& text : hard_texts(1000000)) {
+      // Interpreted it is ten times slower, and a fifth of the text shows quadratic time as well.
+      for (const std::string& text : hard_texts(jit ? 1000000 : 200000)) {
         // Quadratic time would be minutes; the allowance is for sanitizers and busy machines.
-        EXPECT_LT(seconds_to_split(pre_tokenizer, text), 20.0) << name << " jit " << jit << " " << text.substr(0, 8);
+        EXPECT_LT(seconds_to_split(pre_tokenizer, text), 20.0) << name << " jit " << jit << " "
+                                                              << text.substr(0, 8);
       }
     }
   }
