@@ -1,26 +1,22 @@
 #include "formats/synth.h"
 
-#include <oneapi/tbb/parallel_pipeline.h>
-#include <oneapi/tbb/task_arena.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <memory>
 #include <new>
 #include <numbers>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "formats/gguf/writer.h"
+#include "formats/make_in_order.h"
 #include "formats/random_weights.h"
 
 namespace tandem {
 namespace {
 
 constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
-constexpr size_t kChunksInFlight = 8;
 constexpr uint32_t kBos = 256, kEos = 257, kFirstFiller = 258;
 
 // What one tensor is filled with.
@@ -256,51 +252,27 @@ class Synthesizer {
     }
   }
 
-  // Chunks are made side by side and written in order while the next ones are made.
+  // Chunks are written in order while the next ones are made.
   Status write_chunks(const ProgressCallback& progress, const CancelFlag& cancel) {
     uint64_t total = 0, done = 0;
     for (const Fill& tensor : fills_) total += tensor.bytes;
     ProgressMeter meter(Stage::kLoad, total, progress);
-    std::vector<std::unique_ptr<std::byte[]>> buffers(kChunksInFlight);
-    for (auto& buffer : buffers) buffer = std::make_unique_for_overwrite<std::byte[]>(kChunkBytes);
-    Status status;  // written by the last stage, read after the pipeline
-    std::atomic<bool> failed{false};
-    size_t next = 0;
-    const auto take = [&](oneapi::tbb::flow_control& control) -> size_t {
-      if (next == chunks_.size() || failed || cancel.cancelled()) {
-        control.stop();
-        return 0;
-      }
-      return next++;
+    MakeInOrder work;
+    work.n_pieces = chunks_.size();
+    work.piece_bytes = kChunkBytes;
+    work.n_threads = options_.n_threads;
+    work.make = [&](size_t i, std::span<std::byte> buffer) {
+      fill(chunks_[i], buffer.first(chunks_[i].bytes));
     };
-    const auto make = [&](size_t i) {
-      // At most kChunksInFlight chunks live, and they leave in order: a buffer is free again
-      // before the chunk that stands kChunksInFlight places later enters.
-      fill(chunks_[i], {buffers[i % kChunksInFlight].get(), chunks_[i].bytes});
-      return i;
-    };
-    const auto put = [&](size_t i) {
-      if (failed) return;
-      status = writer_.append({buffers[i % kChunksInFlight].get(), chunks_[i].bytes});
-      if (!status.ok()) {
-        failed = true;
-        return;
-      }
+    work.take = [&](size_t i, std::span<const std::byte> buffer) -> Status {
+      TANDEM_RETURN_IF_ERROR(writer_.append(buffer.first(chunks_[i].bytes)));
       done += chunks_[i].bytes;
       meter.report(done);
+      return ok_status();
     };
-    namespace tbb = oneapi::tbb;
-    tbb::task_arena arena;
-    arena.execute([&] {
-      tbb::parallel_pipeline(
-          kChunksInFlight,
-          tbb::make_filter<void, size_t>(tbb::filter_mode::serial_in_order, take) &
-              tbb::make_filter<size_t, size_t>(tbb::filter_mode::parallel, make) &
-              tbb::make_filter<size_t, void>(tbb::filter_mode::serial_in_order, put));
-    });
-    if (!status.ok()) return status;
-    if (done < total) return cancelled("writing " + options_.output.string() + " was cancelled");
-    return ok_status();
+    const Status status = make_in_order(work, cancel);
+    if (status.code() != Code::kCancelled) return status;
+    return cancelled("writing " + options_.output.string() + " was cancelled");
   }
 
   const PublicShape& shape_;

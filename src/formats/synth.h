@@ -19,6 +19,7 @@ struct SynthOptions {
   uint32_t n_layers = 0;    // 0: as many as the model has
   DType type = DType::kQ4_K;  // of every matrix, embedding and output too; norms and routers are f32
   uint64_t seed = 0;
+  unsigned n_threads = 0;  // that make weights; 0: one per processor
 };
 
 // Writes one GGUF file, whole or not at all.  The same options give the same bytes, on any number of
@@ -26,8 +27,8 @@ struct SynthOptions {
 // and is byte-level BPE without merges: 256 bytes, <|bos|>, <|eos|>, and unused fillers.
 // Weights are spread with deviation 1/sqrt(row length), norms are 1: activations stay finite, and
 // experts are chosen about evenly.
-// Threading: uses oneTBB within an arena of its own; `progress` counts bytes and may be called on any
-// thread, one at a time.
+// Threading: starts threads of its own and ends them; `progress` counts bytes and is called on this
+// thread.
 // Errors: kInvalidArgument (unknown name, with the known ones; rows that are no whole blocks), kIo (no
 // room, with the numbers), kCancelled; nothing is left behind then.
 Status synthesize(const SynthOptions& options, const ProgressCallback& progress,
