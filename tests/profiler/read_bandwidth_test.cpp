@@ -1,0 +1,79 @@
+#include "profiler/read_bandwidth.h"
+
+#include <unistd.h>
+
+#include <fstream>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "status_matchers.h"
+
+namespace tandem::profile {
+namespace {
+
+using ::testing::HasSubstr;
+using tandem::testing::fails_with;
+using tandem::testing::is_ok;
+
+std::unique_ptr<Team> make_team(unsigned n_threads) {
+  Team::Options options;
+  options.n_threads = n_threads;
+  auto team = Team::create(options);
+  EXPECT_THAT(team, is_ok());
+  return std::move(team).value();
+}
+
+uint64_t resident_bytes() {
+  uint64_t size_pages = 0, resident_pages = 0;
+  std::ifstream("/proc/self/statm") >> size_pages >> resident_pages;
+  return resident_pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+TEST(ReadBandwidth, GivesAFigureForEveryVariantThatAgreesWithTheWallClock) {
+  auto team = make_team(2);
+  auto bandwidth = ReadBandwidth::create(*team, 32 * kMiB);
+  ASSERT_THAT(bandwidth, is_ok());
+  const auto start = Clock::now();
+  const ReadBandwidth::Pass pass = (*bandwidth)->measure();
+  const double seconds = seconds_since(start);
+  double sum_of_parts = 0;
+  for (double gb_per_s : pass.gb_per_s) {
+    ASSERT_GT(gb_per_s, 0);
+    EXPECT_LE(gb_per_s, pass.best());
+    sum_of_parts += static_cast<double>((*bandwidth)->buffer_bytes()) / (gb_per_s * 1e9);
+  }
+  EXPECT_LE(sum_of_parts, seconds);
+  EXPECT_GE(sum_of_parts, 0.2 * seconds) << "time was spent on something else than reading";
+}
+
+TEST(ReadBandwidth, TouchesBothBuffersWholeBeforeMeasuring) {
+  auto team = make_team(1);
+  const uint64_t before = resident_bytes();
+  auto bandwidth = ReadBandwidth::create(*team, 32 * kMiB);
+  ASSERT_THAT(bandwidth, is_ok());
+  EXPECT_GE(resident_bytes() - before, 2 * 32 * kMiB) << "reads would find the zero page in cache";
+}
+
+TEST(ReadBandwidth, SharesOutBuffersOfAnyLength) {
+  auto team = make_team(3);
+  auto bandwidth = ReadBandwidth::create(*team, 10 * kMiB + 12345);
+  ASSERT_THAT(bandwidth, is_ok());
+  EXPECT_LE((*bandwidth)->buffer_bytes(), 10 * kMiB + 12345);
+  EXPECT_EQ((*bandwidth)->buffer_bytes() % (3 * 4096), 0u);
+  EXPECT_GT((*bandwidth)->measure().best(), 0);
+}
+
+TEST(ReadBandwidth, RefusesBuffersThatCannotBeSharedOut) {
+  auto team = make_team(2);
+  EXPECT_THAT(ReadBandwidth::create(*team, 4096),
+              fails_with(Code::kInvalidArgument, HasSubstr("2 threads")));
+  EXPECT_FALSE(ReadBandwidth::create(*team, UINT64_MAX).ok());
+}
+
+TEST(ReadBandwidth, RecommendsMoreThanTheCachesHold) {
+  EXPECT_EQ(ReadBandwidth::recommended_bytes(32 * kMiB), 512 * kMiB);
+  EXPECT_EQ(ReadBandwidth::recommended_bytes(480 * kMiB), 960 * kMiB);
+}
+
+}  // namespace
+}  // namespace tandem::profile
