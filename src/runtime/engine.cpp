@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "kernels_cpu/dispatch.h"
+#include "machine/free_memory.h"
 #include "machine/machine.h"
 #include "runtime/session.h"
 #include "runtime/weight_check.h"
@@ -103,9 +104,9 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   TANDEM_ASSIGN_OR_RETURN(engine->info_.n_context,
                           choose_context(options, program.shape.n_context_trained, need, free_bytes,
                                          engine->kv_layout()));
-  if (options.n_context == 0 && engine->info_.n_context < program.shape.n_context_trained && engine->log_) {
-    engine->log_(LogLevel::kNote, "context is " + std::to_string(engine->info_.n_context) + " tokens, as free memory allows (trained: " +
-                                      std::to_string(program.shape.n_context_trained) + ")");
+  if (options.n_context == 0 && engine->info_.n_context < program.shape.n_context_trained) {
+    engine->note("context is " + std::to_string(engine->info_.n_context) + " tokens, as free memory allows (trained: " +
+                 std::to_string(program.shape.n_context_trained) + ")");
   }
 
   TANDEM_ASSIGN_OR_RETURN(engine->store_, BlockStore::create(model.file().paths(), program.blocks, options.store));
@@ -115,7 +116,11 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, cancel));
   TANDEM_RETURN_IF_ERROR(check_weights(program, *engine->store_, n_threads, cancel));
   engine->info_.load_seconds = seconds_since(start);
-  engine->info_.read_mode = read_mode_text(engine->store_->report());
+  const BlockStoreReport loaded = engine->store_->report();
+  engine->info_.read_mode = read_mode_text(loaded);
+  if (!loaded.huge_page_refusal.empty()) {
+    engine->note("huge pages are not used (" + loaded.huge_page_refusal + "): reading weights is slower");
+  }
 
   Team::Options team_options;
   team_options.n_threads = n_threads;
@@ -127,6 +132,10 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   engine->info_.bytes_per_token = program.bytes_per_token();
   engine->worker_ = std::thread([raw = engine.get()] { raw->serve(); });
   return engine;
+}
+
+void Engine::note(const std::string& text) const {
+  if (log_) log_(LogLevel::kNote, text);
 }
 
 Engine::~Engine() {
@@ -190,8 +199,7 @@ void Engine::serve() {
 std::vector<TierReport> Engine::memory() const {
   TierReport ram;
   ram.name = "RAM";
-  const auto machine = Machine::discover();
-  if (machine.ok()) ram.free_bytes = machine->free_memory_bytes;
+  ram.free_bytes = free_memory().bytes();
   ram.weight_bytes = store_->total_bytes();
   ram.huge_page_bytes = store_->report().huge_page_bytes;
   ram.kv_bytes = static_cast<uint64_t>(kv_bytes_.load(std::memory_order_relaxed));

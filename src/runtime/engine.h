@@ -69,6 +69,7 @@ class Engine {
  private:
   explicit Engine(const Model& model) : model_(model) {}
   void serve();
+  void note(const std::string& text) const;
 
   // Constant after create().
   const Model& model_;

@@ -70,6 +70,7 @@ class Session {
   void stop_delivery();
 
   // The parts of step(), for the engine's worker.
+  Status run_phase();
   Status prepare();
   Status evaluate_chunk();
   Status give_logits(size_t n);

@@ -1,6 +1,8 @@
 // How a request runs: the engine's worker calls step() until the request has ended.
 #include <algorithm>
 #include <cmath>
+#include <exception>
+#include <new>
 #include <utility>
 
 #include "runtime/prompt.h"
@@ -15,21 +17,27 @@ bool Session::runnable() const {
 
 void Session::step() {
   if (cancel_.cancelled()) return finish(Finish::kCancelled, cancelled("cancelled"));
-  Status status;
-  switch (run_->phase) {
-    case Run::Phase::kPrepare:
-      status = prepare();
-      break;
-    case Run::Phase::kPrompt:
-      status = evaluate_chunk();
-      break;
-    case Run::Phase::kGenerate:
-    case Run::Phase::kLastToken:
-      status = generate();
-      break;
-  }
+  const Status status = run_phase();
   if (status.ok()) return;
   finish(status.code() == Code::kCancelled ? Finish::kCancelled : Finish::kError, status);
+}
+
+// The worker is one of our own threads: what the standard library throws ends the request, not the process.
+Status Session::run_phase() try {
+  switch (run_->phase) {
+    case Run::Phase::kPrepare:
+      return prepare();
+    case Run::Phase::kPrompt:
+      return evaluate_chunk();
+    case Run::Phase::kGenerate:
+    case Run::Phase::kLastToken:
+      return generate();
+  }
+  return internal_error("unknown phase");
+} catch (const std::bad_alloc&) {
+  return out_of_memory("no memory left for this request");
+} catch (const std::exception& error) {
+  return internal_error(error.what());
 }
 
 Status Session::prepare() {
@@ -103,11 +111,11 @@ void Session::give_progress() {
 
 Status Session::generate() {
   Run& run = *run_;
+  const bool want_more = run.phase == Run::Phase::kGenerate;
   if (state_->size() == state_->capacity()) {
-    finish(Finish::kContext, ok_status());
+    finish(want_more ? Finish::kContext : Finish::kLength, ok_status());
     return ok_status();
   }
-  const bool want_more = run.phase == Run::Phase::kGenerate;
   TANDEM_RETURN_IF_ERROR(engine_.executor().forward({&run.last, 1}, *state_, want_more, cancel_));
   hold({&run.last, 1});
   if (want_more) return choose_token();
