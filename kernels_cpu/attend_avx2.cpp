@@ -23,13 +23,16 @@ inline void score_heads(const float* q, const unsigned char* k, int64_t n, int64
                         float* scores) {
   for (int64_t i = 0; i < n; ++i) {
     __m256 sums[R];
+#pragma GCC unroll 8
     for (__m256& sum : sums) sum = _mm256_setzero_ps();
     for (int64_t e = 0; e < E; e += 8) {
       const __m256 key = Stored::load(k + (i * E + e) * Stored::kBytes, E - e);
       const __m256i mask = first_lanes(E - e);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         sums[r] = _mm256_fmadd_ps(key, _mm256_maskload_ps(q + r * E + e, mask), sums[r]);
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) scores[r * n + i] = sum_lanes(sums[r]) * scale;
   }
 }
@@ -77,19 +80,23 @@ inline void weigh_values(const float* p, const unsigned char* v, int64_t n, int6
   for (int64_t e = 0; e < E; e += 16) {
     const int64_t rest = E - e;
     __m256 sums[R][2];
+#pragma GCC unroll 8
     for (auto& row : sums)
+#pragma GCC unroll 8
       for (__m256& sum : row) sum = _mm256_setzero_ps();
     for (int64_t i = 0; i < n; ++i) {
       const unsigned char* value = v + (i * E + e) * Stored::kBytes;
       const __m256 low = Stored::load(value, rest);
       const __m256 high =
           rest > 8 ? Stored::load(value + 8 * Stored::kBytes, rest - 8) : _mm256_setzero_ps();
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m256 weight = _mm256_set1_ps(p[r * n + i]);
         sums[r][0] = _mm256_fmadd_ps(weight, low, sums[r][0]);
         sums[r][1] = _mm256_fmadd_ps(weight, high, sums[r][1]);
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       store_lanes(acc + r * E + e, rest, sums[r][0]);
       store_lanes(acc + r * E + e + 8, rest - 8, sums[r][1]);
@@ -101,6 +108,7 @@ template <typename Stored, int R>
 inline void attend_heads(const float* q, const unsigned char* k, const unsigned char* v, int64_t n,
                          int64_t E, float scale, float* scores, float* m, float* s, float* acc) {
   score_heads<Stored, R>(q, k, n, E, scale, scores);
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) softmax_page(scores + r * n, n, m + r, s + r);
   weigh_values<Stored, R>(scores, v, n, E, acc);
 }

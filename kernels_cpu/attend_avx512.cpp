@@ -31,13 +31,16 @@ inline void score_heads(const float* q, const unsigned char* k, int64_t n, int64
                         float* scores) {
   for (int64_t i = 0; i < n; ++i) {
     __m512 sums[R];
+#pragma GCC unroll 8
     for (__m512& sum : sums) sum = _mm512_setzero_ps();
     for (int64_t e = 0; e < E; e += 16) {
       const __mmask16 mask = first_lanes(E - e);
       const __m512 key = Stored::load(k + (i * E + e) * Stored::kBytes, mask);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         sums[r] = _mm512_fmadd_ps(key, _mm512_maskz_loadu_ps(mask, q + r * E + e), sums[r]);
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) scores[r * n + i] = _mm512_reduce_add_ps(sums[r]) * scale;
   }
 }
@@ -73,21 +76,29 @@ template <typename Stored, int R>
 inline void weigh_values(const float* p, const unsigned char* v, int64_t n, int64_t E, float* acc) {
   for (int64_t e = 0; e < E; e += 64) {
     __mmask16 masks[4];
+#pragma GCC unroll 8
     for (int c = 0; c < 4; ++c)
       masks[c] = E - e > c * 16 ? first_lanes(E - e - c * 16) : static_cast<__mmask16>(0);
     __m512 sums[R][4];
+#pragma GCC unroll 8
     for (auto& row : sums)
+#pragma GCC unroll 8
       for (__m512& sum : row) sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; ++i) {
       __m512 values[4];
+#pragma GCC unroll 8
       for (int c = 0; c < 4; ++c)
         values[c] = Stored::load(v + (i * E + e + c * 16) * Stored::kBytes, masks[c]);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512 weight = _mm512_set1_ps(p[r * n + i]);
+#pragma GCC unroll 8
         for (int c = 0; c < 4; ++c) sums[r][c] = _mm512_fmadd_ps(weight, values[c], sums[r][c]);
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
       for (int c = 0; c < 4; ++c)
         _mm512_mask_storeu_ps(acc + r * E + e + c * 16, masks[c], sums[r][c]);
   }
@@ -97,6 +108,7 @@ template <typename Stored, int R>
 inline void attend_heads(const float* q, const unsigned char* k, const unsigned char* v, int64_t n,
                          int64_t E, float scale, float* scores, float* m, float* s, float* acc) {
   score_heads<Stored, R>(q, k, n, E, scale, scores);
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) softmax_page(scores + r * n, n, m + r, s + r);
   weigh_values<Stored, R>(scores, v, n, E, acc);
 }

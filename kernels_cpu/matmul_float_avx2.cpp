@@ -34,14 +34,17 @@ template <typename Format, int R, int T>
 inline void add_columns(const unsigned char* rows, size_t row_bytes, const float* x,
                         size_t x_stride, int64_t k, int64_t n, __m256 (&sums)[R][T]) {
   __m256 values[T];
+#pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
     const float* p = x + static_cast<size_t>(t) * x_stride + k;
     values[t] = load_floats(reinterpret_cast<const unsigned char*>(p), n);
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const unsigned char* p = rows + static_cast<size_t>(r) * row_bytes + k * Format::kBytes;
     prefetch(p, kPrefetchBytes);
     const __m256 weights = Format::load(p, n);
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sums[r][t] = _mm256_fmadd_ps(weights, values[t], sums[r][t]);
   }
 }
@@ -55,12 +58,16 @@ struct Float {
   static void tile(const unsigned char* rows, size_t row_bytes, const float* x, size_t x_stride,
                    float* y, size_t y_stride, int64_t K) {
     __m256 sums[R][T];
+#pragma GCC unroll 8
     for (auto& of_row : sums)
+#pragma GCC unroll 8
       for (__m256& sum : of_row) sum = _mm256_setzero_ps();
     int64_t k = 0;
     for (; k + 8 <= K; k += 8) add_columns<Format, R, T>(rows, row_bytes, x, x_stride, k, 8, sums);
     if (k < K) add_columns<Format, R, T>(rows, row_bytes, x, x_stride, k, K - k, sums);
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] = sum_lanes(sums[r][t]);
   }

@@ -46,25 +46,32 @@ struct Float {
   static void tile(const unsigned char* rows, size_t row_bytes, const float* x, size_t x_stride,
                    float* y, size_t y_stride, int64_t K) {
     __m512 sums[R][T];
+#pragma GCC unroll 8
     for (auto& of_row : sums)
+#pragma GCC unroll 8
       for (__m512& sum : of_row) sum = _mm512_setzero_ps();
     int64_t k = 0;
     for (; k + 16 <= K; k += 16) {
       __m512 values[T];
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t)
         values[t] = _mm512_loadu_ps(x + static_cast<size_t>(t) * x_stride + k);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const unsigned char* p = rows + static_cast<size_t>(r) * row_bytes + k * Format::kBytes;
         prefetch(p, kPrefetchBytes);
         const __m512 weights = Format::load(p);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) sums[r][t] = _mm512_fmadd_ps(weights, values[t], sums[r][t]);
       }
     }
     if (k < K) {
       const __mmask16 mask = static_cast<__mmask16>((1u << (K - k)) - 1u);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512 weights =
             Format::load(rows + static_cast<size_t>(r) * row_bytes + k * Format::kBytes, mask);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
           const __m512 value =
               _mm512_maskz_loadu_ps(mask, x + static_cast<size_t>(t) * x_stride + k);
@@ -72,7 +79,9 @@ struct Float {
         }
       }
     }
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] =
             _mm512_reduce_add_ps(sums[r][t]);

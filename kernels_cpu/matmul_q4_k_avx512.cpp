@@ -53,6 +53,7 @@ inline __m512 add_products(const Weights& w, const Activations& x, __m512 sum) {
   const __m256 scale = _mm256_mul_ps(w.scale, x.d);
   const __m512 spread[4] = {spread_by_8(scale, 0, 2), spread_by_8(scale, 1, 3),
                             spread_by_8(scale, 4, 6), spread_by_8(scale, 5, 7)};
+#pragma GCC unroll 8
   for (int z = 0; z < 4; ++z) {
     const __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w.q[z], x.q[z]);
     sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), spread[z], sum);
@@ -68,20 +69,28 @@ struct Q4_K {
   static void tile(const unsigned char* rows, size_t row_bytes, const BlockQ8A* x, size_t x_stride,
                    float* y, size_t y_stride, int64_t K) {
     __m512 sums[R][T];
+#pragma GCC unroll 8
     for (auto& of_row : sums)
+#pragma GCC unroll 8
       for (__m512& sum : of_row) sum = _mm512_setzero_ps();
     for (int64_t b = 0; b < K / 256; ++b) {
       Activations activations[T];
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t)
         activations[t] = load_activations(x + static_cast<size_t>(t) * x_stride + b * 8);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const unsigned char* block = rows + static_cast<size_t>(r) * row_bytes + b * 144;
+#pragma GCC unroll 8
         for (size_t line = 0; line < 144; line += 64) prefetch(block, kPrefetchBytes + line);
         const Weights weights = load_weights(block);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) sums[r][t] = add_products(weights, activations[t], sums[r][t]);
       }
     }
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] =
             _mm512_reduce_add_ps(sums[r][t]);

@@ -39,6 +39,7 @@ inline void add_products(const unsigned char* block, const BlockQ8A* x, size_t x
                          const __m256 (&d)[T], __m256 (&sums)[T]) {
   const Scales w = load_group_scales(block);
   __m256 even[T], odd[T];
+#pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
     even[t] = _mm256_mul_ps(w.even, d[t]);
     odd[t] = _mm256_mul_ps(w.odd, d[t]);
@@ -46,6 +47,7 @@ inline void add_products(const unsigned char* block, const BlockQ8A* x, size_t x
 #pragma GCC unroll 8
   for (int j = 0; j < 8; ++j) {
     const __m256i q = load_group(block, j);
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       const __m256i activations =
           load_32_bytes(x[static_cast<size_t>(t) * x_stride + static_cast<size_t>(j)].qs);
@@ -66,20 +68,27 @@ struct Q6_K {
   static void tile(const unsigned char* rows, size_t row_bytes, const BlockQ8A* x, size_t x_stride,
                    float* y, size_t y_stride, int64_t K) {
     __m256 sums[R][T];
+#pragma GCC unroll 8
     for (auto& of_row : sums)
+#pragma GCC unroll 8
       for (__m256& sum : of_row) sum = _mm256_setzero_ps();
     for (int64_t b = 0; b < K / 256; ++b) {
       const BlockQ8A* activations = x + b * 8;
       __m256 d[T];
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t)
         d[t] = load_scales(activations + static_cast<size_t>(t) * x_stride);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const unsigned char* block = rows + static_cast<size_t>(r) * row_bytes + b * 210;
+#pragma GCC unroll 8
         for (size_t line = 0; line < 210; line += 64) prefetch(block, kPrefetchBytes + line);
         add_products<T>(block, activations, x_stride, d, sums[r]);
       }
     }
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] = sum_lanes(sums[r][t]);
   }

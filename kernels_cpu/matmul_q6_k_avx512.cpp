@@ -17,6 +17,7 @@ struct Activations {
 
 inline Activations load_activations(const BlockQ8A* x) {
   Activations result;
+#pragma GCC unroll 8
   for (int z = 0; z < 4; ++z) {
     result.q[z] = load_pair(x, 2 * z, 2 * z + 1);
     result.start[z] = _mm512_sub_epi32(_mm512_setzero_si512(), offset_of(result.q[z], 32));
@@ -63,6 +64,7 @@ inline Weights load_weights(const unsigned char* block) {
 inline __m512 add_products(const Weights& w, const Activations& x, __m512 sum) {
   const __m512 scale = _mm512_mul_ps(w.scale, x.d);
   const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+#pragma GCC unroll 8
   for (int z = 0; z < 4; ++z) {
     const __m512i dot = _mm512_dpbusd_epi32(x.start[z], w.q[z], x.q[z]);
     const __m512i lanes = _mm512_add_epi32(first, _mm512_set1_epi32(4 * z));
@@ -79,20 +81,28 @@ struct Q6_K {
   static void tile(const unsigned char* rows, size_t row_bytes, const BlockQ8A* x, size_t x_stride,
                    float* y, size_t y_stride, int64_t K) {
     __m512 sums[R][T];
+#pragma GCC unroll 8
     for (auto& of_row : sums)
+#pragma GCC unroll 8
       for (__m512& sum : of_row) sum = _mm512_setzero_ps();
     for (int64_t b = 0; b < K / 256; ++b) {
       Activations activations[T];
+#pragma GCC unroll 8
       for (int t = 0; t < T; ++t)
         activations[t] = load_activations(x + static_cast<size_t>(t) * x_stride + b * 8);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const unsigned char* block = rows + static_cast<size_t>(r) * row_bytes + b * 210;
+#pragma GCC unroll 8
         for (size_t line = 0; line < 210; line += 64) prefetch(block, kPrefetchBytes + line);
         const Weights weights = load_weights(block);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) sums[r][t] = add_products(weights, activations[t], sums[r][t]);
       }
     }
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] =
             _mm512_reduce_add_ps(sums[r][t]);

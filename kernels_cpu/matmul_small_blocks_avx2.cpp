@@ -40,15 +40,19 @@ struct SmallBlocks {
   static void tile(const unsigned char* rows, size_t row_bytes, const BlockQ8A* x, size_t x_stride,
                    float* y, size_t y_stride, int64_t K) {
     __m256 sums[R][T];
+#pragma GCC unroll 8
     for (auto& of_row : sums)
+#pragma GCC unroll 8
       for (__m256& sum : of_row) sum = _mm256_setzero_ps();
     for (int64_t b = 0; b < K / 32; ++b) {
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const unsigned char* block =
             rows + static_cast<size_t>(r) * row_bytes + b * Format::kBlockBytes;
         prefetch(block, kPrefetchBytes);
         const __m256i q = Format::load(block);
         const __m256 d = half_to_floats(load_u16(block));
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
           const BlockQ8A* activations = x + static_cast<size_t>(t) * x_stride + b;
           const __m256i dot = Format::dot(q, load_32_bytes(activations->qs));
@@ -57,7 +61,9 @@ struct SmallBlocks {
         }
       }
     }
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] = sum_lanes(sums[r][t]);
   }

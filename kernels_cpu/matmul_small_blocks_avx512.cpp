@@ -56,6 +56,7 @@ struct Activations {
 template <int offset>
 inline Activations load_activations(const BlockQ8A* x) {
   Activations result;
+#pragma GCC unroll 8
   for (int z = 0; z < 4; ++z) {
     result.q[z] = load_pair(x, 2 * z, 2 * z + 1);
     result.start[z] =
@@ -70,17 +71,23 @@ template <typename Format, int R, int T>
 inline void add_eight_blocks(const unsigned char* rows, size_t row_bytes, const BlockQ8A* x,
                              size_t x_stride, __m512 (&sums)[R][T]) {
   Activations activations[T];
+#pragma GCC unroll 8
   for (int t = 0; t < T; ++t)
     activations[t] = load_activations<Format::kOffset>(x + static_cast<size_t>(t) * x_stride);
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const unsigned char* blocks = rows + static_cast<size_t>(r) * row_bytes;
+#pragma GCC unroll 8
     for (size_t line = 0; line < 8 * Format::kBlockBytes; line += 64)
       prefetch(blocks, kPrefetchBytes + line);
     __m512i q[4];
+#pragma GCC unroll 8
     for (int z = 0; z < 4; ++z) q[z] = Format::load_two(blocks + z * 2 * Format::kBlockBytes);
     const __m256 d = load_scales<Format::kBlockBytes>(blocks);
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       const __m256 scale = _mm256_mul_ps(d, activations[t].d);
+#pragma GCC unroll 8
       for (int z = 0; z < 4; ++z) {
         const __m512i dot = _mm512_dpbusd_epi32(activations[t].start[z], q[z], activations[t].q[z]);
         sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), spread_by_8(scale, 2 * z, 2 * z + 1),
@@ -94,7 +101,9 @@ template <typename Format, int R, int T>
 inline void multiply_tile(const unsigned char* rows, size_t row_bytes, const BlockQ8A* x,
                           size_t x_stride, float* y, size_t y_stride, int64_t K) {
   __m512 sums[R][T];
+#pragma GCC unroll 8
   for (auto& of_row : sums)
+#pragma GCC unroll 8
     for (__m512& sum : of_row) sum = _mm512_setzero_ps();
   const int64_t n_blocks = K / 32;
   int64_t b = 0;
@@ -105,16 +114,20 @@ inline void multiply_tile(const unsigned char* rows, size_t row_bytes, const Blo
     const size_t rest = static_cast<size_t>(n_blocks - b);
     unsigned char last_w[R][8 * Format::kBlockBytes] = {};
     BlockQ8A last_x[T][8] = {};
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
       __builtin_memcpy(last_w[r],
                        rows + static_cast<size_t>(r) * row_bytes + b * Format::kBlockBytes,
                        rest * Format::kBlockBytes);
+#pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
       __builtin_memcpy(last_x[t], x + static_cast<size_t>(t) * x_stride + b,
                        rest * sizeof(BlockQ8A));
     add_eight_blocks<Format, R, T>(last_w[0], sizeof last_w[0], last_x[0], 8, sums);
   }
+#pragma GCC unroll 8
   for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
       y[static_cast<size_t>(t) * y_stride + static_cast<size_t>(r)] =
           _mm512_reduce_add_ps(sums[r][t]);

@@ -46,8 +46,9 @@ inline void prefetch(const void* p, size_t distance) {
                      3);
 }
 
-// How far ahead of the current byte weights are asked for: about 100 ns at 40 GB/s.
-constexpr size_t kPrefetchBytes = 4096;
+// How far ahead of the current byte weights are asked for.  Tried on Sapphire Rapids with 2 GiB of
+// q4_0 to q8_0 in huge pages: 768 and 1024 beat 0, 1536, 2560 and 4096.
+constexpr size_t kPrefetchBytes = 1024;
 
 }  // namespace
 }  // namespace tandem::cpu
