@@ -22,8 +22,8 @@ namespace tandem::jinja {
 // What one rendering may use.  They bound the time (about 0.1 s) and the memory that a hostile
 // template can take.
 struct Limits {
-  uint64_t steps = 1'000'000;                  // nodes evaluated, plus one per 256 bytes looked at
-  uint64_t memory_bytes = uint64_t{64} << 20;  // of all values ever made
+  uint64_t steps = 500'000;                    // nodes evaluated, plus one per 256 bytes looked at
+  uint64_t memory_bytes = uint64_t{32} << 20;  // of all values ever made
   size_t text_bytes = size_t{16} << 20;        // of one string, and of the output
   uint32_t recursion = 400;                    // nested evaluations, macro calls included
   uint32_t nesting = 100;                      // of lists in lists

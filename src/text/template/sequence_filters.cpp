@@ -90,6 +90,7 @@ Result<Value> filter_items(Interpreter& in, const Value& input, const Args&) {
 }
 
 Result<Value> filter_map(Interpreter& in, const Value& input, const Args& args) {
+  if (!input.truthy()) return in.make_list({}, List::Form::kGenerator);  // none and 0 too
   TANDEM_ASSIGN_OR_RETURN(std::vector<Value> items, in.items_of(input));
   const Value* path = args.find(SIZE_MAX, "attribute");
   if (path != nullptr && args.positional.empty()) {
@@ -112,6 +113,7 @@ Result<Value> filter_map(Interpreter& in, const Value& input, const Args& args) 
 // select, reject, selectattr and rejectattr.
 Result<Value> selected(Interpreter& in, const Value& input, const Args& args, bool by_attribute,
                        bool wanted) {
+  if (!input.truthy()) return in.make_list({}, List::Form::kGenerator);
   TANDEM_ASSIGN_OR_RETURN(std::vector<Value> items, in.items_of(input));
   const size_t place = by_attribute ? 1 : 0;
   if (args.positional.size() < place) return invalid_argument("expected the name of an attribute");
