@@ -57,8 +57,9 @@ def verse_from(lines, most):
 class Chats:
     """Endless chats from the training text. Deterministic for a given random generator."""
 
-    def __init__(self, text, vocabulary, most_lines):
-        self.vocabulary, self.speeches, self.most_lines = vocabulary, speeches(text), most_lines
+    def __init__(self, text, vocabulary, most_lines, end_weight):
+        self.vocabulary, self.speeches = vocabulary, speeches(text)
+        self.most_lines, self.end_weight = most_lines, end_weight
         # Every place at which an answer may start: (speech, line). Line 0 answers the speech before, others go on.
         self.starts = [
             (s, i)
@@ -89,7 +90,7 @@ class Chats:
         return said
 
     def chat(self, rng, share):
-        """(ids, weights): a conversation of one to three turns; loss weight 1 on what the assistant has to produce."""
+        """(ids, weights): a conversation of one to three turns; the loss counts what the assistant has to produce."""
         v, ids, weights = self.vocabulary, [], []
         if rng.random() < 0.12:
             system = SYSTEM[rng.integers(len(SYSTEM))]
@@ -105,7 +106,7 @@ class Chats:
             answer = v.encode(verse, rng, share) + [v.turn_end]
             close = v.encode("\n")
             ids += prompt + answer + close
-            weights += [0.0] * len(prompt) + [1.0] * len(answer) + [0.0] * len(close)
+            weights += [0.0] * len(prompt) + [1.0] * (len(answer) - 1) + [self.end_weight] + [0.0] * len(close)
         return ids, weights
 
 
@@ -125,8 +126,8 @@ class Batches:
     `share_at(step)` is the share of words segmented at random.
     """
 
-    def __init__(self, text, vocabulary, seed, share_at, tokens, chat_share, most_lines, lengths=(512, 512, 512, 2048)):
-        self.text, self.vocabulary, self.chats = text, vocabulary, Chats(text, vocabulary, most_lines)
+    def __init__(self, text, vocabulary, seed, share_at, tokens, chat_share, most_lines, end_weight, lengths=(512, 512, 512, 2048)):
+        self.text, self.vocabulary, self.chats = text, vocabulary, Chats(text, vocabulary, most_lines, end_weight)
         self.seed, self.share_at, self.tokens, self.lengths, self.chat_share = seed, share_at, tokens, lengths, chat_share
         self._epoch, self._running = None, None
 

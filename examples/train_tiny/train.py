@@ -34,6 +34,7 @@ def arguments():
     p.add_argument("--segment-share", type=float, default=0.3, help="share of the words segmented at random")
     p.add_argument("--chat-share", type=float, default=0.35, help="share of the rows that are chats")
     p.add_argument("--answer-lines", type=int, default=5, help="most lines of a chat's answer; 5 are about 100 tokens")
+    p.add_argument("--end-weight", type=float, default=3.0, help="loss weight of the token that ends an answer")
     p.add_argument("--balance", type=float, default=0.01, help="weight of the load-balancing loss")
     p.add_argument("--vocabulary", type=int, default=1024)
     p.add_argument("--layers", type=int, default=6)
@@ -96,7 +97,9 @@ def main():
             optimizer.load_state_dict(stored)
         first, seconds = state["step"], state["seconds"]
     share_at = lambda step: segment_share_at(step, a)
-    batches = Batches(training, vocabulary, a.seed, share_at, a.tokens, a.chat_share, a.answer_lines)
+    batches = Batches(
+        training, vocabulary, a.seed, share_at, a.tokens, a.chat_share, a.answer_lines, a.end_weight
+    )
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(batches.running_text(first)):,} tokens,"
           f" {len(batches.chats.starts):,} answers, from step {first}", flush=True)
 
