@@ -7,6 +7,7 @@
 #include <string>
 
 #include "status_matchers.h"
+#include "text_fixtures.h"
 
 namespace tandem {
 namespace {
@@ -108,7 +109,7 @@ TEST(PreTokenizer, MillionCharactersOfOneKindTakeNeitherLongNorFail) {
     for (const bool jit : {true, false}) {
       const PreTokenizer pre_tokenizer = made(name, jit);
       // Interpreted it is ten times slower, and a fifth of the text shows quadratic time as well.
-      for (const std::string& text : hard_texts(jit ? 1000000 : 200000)) {
+      for (const std::string& text : hard_texts(jit ? testing::kLongText : testing::kLongText / 5)) {
         // Quadratic time would be minutes; the allowance is for sanitizers and busy machines.
         EXPECT_LT(seconds_to_split(pre_tokenizer, text), 20.0) << name << " jit " << jit << " "
                                                               << text.substr(0, 8);

@@ -16,6 +16,14 @@
 
 namespace tandem::testing {
 
+// Length of long texts.  A sanitizer slows everything ten to fifty times; a tenth of the text still
+// shows quadratic time and a stack that grows with it.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr size_t kLongText = 100000;
+#else
+inline constexpr size_t kLongText = 1000000;
+#endif
+
 // Where large data that is not in the repository may lie; empty when it is not there.
 inline std::filesystem::path shared_data() {
   namespace fs = std::filesystem;

@@ -14,6 +14,7 @@ namespace tandem {
 namespace {
 
 using testing::is_ok;
+using testing::kLongText;
 using testing::load_tokenizer;
 
 constexpr const char* kVocabularies[] = {"gpt-2", "llama-bpe", "qwen2", "spm", "spm-no-prefix"};
@@ -53,7 +54,7 @@ TEST(TokenizerLimits, MillionEqualCharactersOnASmallStack) {
     const auto tokenizer = fixture(name);
     run_on_a_small_stack([&] {
       for (const std::string& unit : units) {
-        const std::string text = repeated(unit, 1000000);
+        const std::string text = repeated(unit, kLongText);
         const auto begin = std::chrono::steady_clock::now();
         auto ids = tokenizer->encode(text, {.parse_special = true});
         const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
@@ -77,7 +78,7 @@ TEST(TokenizerLimits, SpecialTokensMadeToBeSlowAreNot) {
   auto tokenizer = Tokenizer::create(data);
   ASSERT_THAT(tokenizer, is_ok());
   const auto begin = std::chrono::steady_clock::now();
-  ASSERT_THAT((*tokenizer)->encode(repeated("a", 1000000), {.parse_special = true}), is_ok());
+  ASSERT_THAT((*tokenizer)->encode(repeated("a", kLongText), {.parse_special = true}), is_ok());
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   EXPECT_LT(took.count(), 20.0) << "text times the longest token would be 6e10 steps";
 }
