@@ -1,5 +1,5 @@
-// Finds weights that would make every answer NaN: not-a-number or infinite scalars and block scales,
-// which a damaged download or a hostile file may hold.
+// Finds weights that would make every answer NaN: not-a-number or infinite scalars and block
+// scales, which a damaged download or a hostile file may hold.
 //
 // Threading: pure functions; large tensors are best cut into rows and checked side by side.
 #pragma once

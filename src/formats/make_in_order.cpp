@@ -28,9 +28,8 @@ class Line {
   void make_pieces(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
     for (;;) {
-      const bool go_on = room_.wait(lock, stop, [&] {
-        return next_ == work_.n_pieces || next_ < taken_ + buffers_.size();
-      });
+      const bool go_on = room_.wait(
+          lock, stop, [&] { return next_ == work_.n_pieces || next_ < taken_ + buffers_.size(); });
       if (!go_on || stop.stop_requested() || next_ == work_.n_pieces) return;
       const size_t piece = next_++;
       lock.unlock();
@@ -77,8 +76,8 @@ class Line {
   std::condition_variable_any room_;  // knows stop tokens
   std::condition_variable ready_;
   // Guarded by mutex_.
-  size_t next_ = 0;   // piece that is made next
-  size_t taken_ = 0;  // pieces that were taken
+  size_t next_ = 0;         // piece that is made next
+  size_t taken_ = 0;        // pieces that were taken
   std::vector<bool> made_;  // by buffer
 };
 
@@ -94,7 +93,8 @@ Status make_in_order(const MakeInOrder& work, const CancelFlag& cancel) {
     try {
       threads.emplace_back([&line](const std::stop_token& stop) { line.make_pieces(stop); });
     } catch (const std::system_error& error) {
-      if (threads.empty()) return out_of_memory(std::string("no thread to work with: ") + error.what());
+      if (threads.empty())
+        return out_of_memory(std::string("no thread to work with: ") + error.what());
       break;
     }
   }

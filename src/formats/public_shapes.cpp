@@ -5,6 +5,7 @@
 namespace tandem {
 namespace {
 
+// clang-format off: a model is one paragraph
 constexpr std::array<PublicShape, 6> kShapes = {{
     {.name = "llama-3.2-1b", .architecture = "llama", .pre_tokenizer = "llama-bpe",
      .layers = 16, .width = 2048, .heads = 32, .kv_heads = 8, .head_width = 64, .ff_width = 8192,
@@ -37,6 +38,7 @@ constexpr std::array<PublicShape, 6> kShapes = {{
      .context = 40960, .rope_base = 1000000, .llama3_rope_factor = 0, .rms_epsilon = 1e-6f,
      .qk_norm = true, .tied_embeddings = false},
 }};
+// clang-format on
 
 }  // namespace
 

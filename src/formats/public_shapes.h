@@ -16,7 +16,7 @@ struct PublicShape {
   uint32_t width;                  // D
   uint32_t heads, kv_heads;        // H, G
   uint32_t head_width;             // E
-  uint32_t ff_width;               // F of a dense layer; of the config, unused, where there are experts
+  uint32_t ff_width;  // F of a dense layer; of the config, unused, where there are experts
   uint32_t experts, experts_used;  // X, U; 0 for dense models
   uint32_t expert_ff_width;        // F of one expert
   uint32_t vocabulary;             // V

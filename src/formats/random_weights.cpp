@@ -11,7 +11,7 @@ namespace tandem {
 namespace {
 
 // Standard deviations of the integers as drawn below.
-constexpr float kDeviationU16 = 18918.61f;  // 65536 even values: 65536 / sqrt(12)
+constexpr float kDeviationU16 = 18918.61f;     // 65536 even values: 65536 / sqrt(12)
 constexpr float kDeviationNibble = 4.609772f;  // 16 even values
 constexpr float kDeviationSixBits = 18.4729f;  // 64 even values
 constexpr float kDeviationByte = 73.468f;      // -127..127 and a second 0
@@ -127,7 +127,8 @@ uint64_t six_bit_scales(Random& random) {
 // d s (q - 7.5), mean zero.  d keeps 7 bits of its mantissa, so that 7.5 d is exact.
 void fill_q4_k(float deviation, uint64_t seed, std::span<std::byte> out) {
   const float exact = deviation / (kDeviationNibble * kScaleSize);
-  const float scale = std::bit_cast<float>((std::bit_cast<uint32_t>(exact) + 0x8000u) & 0xffff0000u);
+  const float scale =
+      std::bit_cast<float>((std::bit_cast<uint32_t>(exact) + 0x8000u) & 0xffff0000u);
   const Half d = half_of_any(scale);
   const Half dmin = half_of_any(7.5f * scale);
   fill_blocks<BlockQ4_K>(out, seed, [=](Random& random, BlockQ4_K& block) {

@@ -1,7 +1,8 @@
 // Random weights in every computed format: mean zero, a chosen spread, no NaN and no infinity.
 //
-// Values are spread evenly, not as a bell: what the kernels do with them takes the same time, and sums
-// over a row are as good as normal.  Quantised blocks are drawn as blocks, not quantised from floats.
+// Values are spread evenly, not as a bell: what the kernels do with them takes the same time, and
+// sums over a row are as good as normal.  Quantised blocks are drawn as blocks, not quantised from
+// floats.
 #pragma once
 
 #include <cstddef>

@@ -47,8 +47,8 @@ void append_utf8(std::string& out, uint32_t code) {
   }
 }
 
-// The printable letter that byte-level BPE writes for a byte (source: GPT-2's encoder): itself where
-// Latin-1 shows it, else the next free one from U+0100.
+// The printable letter that byte-level BPE writes for a byte (source: GPT-2's encoder): itself
+// where Latin-1 shows it, else the next free one from U+0100.
 std::string byte_token(uint32_t byte) {
   const auto shown = [](uint32_t b) {
     return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
@@ -70,7 +70,8 @@ std::vector<float> llama3_rope_divisors(const PublicShape& shape) {
   std::vector<float> divisors;
   for (uint32_t i = 0; i < shape.head_width; i += 2) {
     const double exponent = static_cast<double>(i) / shape.head_width;
-    const double wavelength = 2 * std::numbers::pi * std::pow(static_cast<double>(shape.rope_base), exponent);
+    const double wavelength =
+        2 * std::numbers::pi * std::pow(static_cast<double>(shape.rope_base), exponent);
     const double smooth = std::clamp((kContext / wavelength - kLow) / (kHigh - kLow), 0.0, 1.0);
     const double inverse = (1 - smooth) / static_cast<double>(shape.llama3_rope_factor) + smooth;
     divisors.push_back(static_cast<float>(1 / inverse));
@@ -90,7 +91,8 @@ class Synthesizer {
                               std::to_string(kMaxLayers) + " can be made");
     }
     if (shape_.vocabulary < kFirstFiller) {
-      return invalid_argument("the vocabulary needs at least " + std::to_string(kFirstFiller) + " tokens");
+      return invalid_argument("the vocabulary needs at least " + std::to_string(kFirstFiller) +
+                              " tokens");
     }
     declare_metadata();
     declare_vocabulary();
@@ -287,7 +289,8 @@ Result<const PublicShape*> shape_named(const std::string& name) {
   const PublicShape* shape = find_public_shape(name);
   if (shape != nullptr) return shape;
   std::string known;
-  for (const PublicShape& s : public_shapes()) known += (known.empty() ? "" : ", ") + std::string(s.name);
+  for (const PublicShape& s : public_shapes())
+    known += (known.empty() ? "" : ", ") + std::string(s.name);
   return invalid_argument("no model shape is called '" + name + "'; known are " + known);
 }
 

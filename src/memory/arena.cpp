@@ -34,13 +34,13 @@ Result<Arena> Arena::create(uint64_t bytes) {
   const auto rounded = checked_align_up(bytes == 0 ? 1 : bytes, kAlignment);
   const auto with_slack = rounded ? checked_add(*rounded, kAlignment) : std::nullopt;
   if (!with_slack) return no_memory(bytes);
-  void* mapping = ::mmap(nullptr, *with_slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                         -1, 0);
+  void* mapping =
+      ::mmap(nullptr, *with_slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) return no_memory(*rounded);
   // The ends that stand over the alignment go back.
   auto* start = static_cast<std::byte*>(mapping);
-  const uint64_t before = align_up(reinterpret_cast<uintptr_t>(start), kAlignment) -
-                          reinterpret_cast<uintptr_t>(start);
+  const uint64_t before =
+      align_up(reinterpret_cast<uintptr_t>(start), kAlignment) - reinterpret_cast<uintptr_t>(start);
   if (before > 0) ::munmap(start, before);
   if (before < kAlignment) ::munmap(start + before + *rounded, kAlignment - before);
   Arena arena(start + before, *rounded);

@@ -36,13 +36,14 @@ Status BlockLoader::run(unsigned n_threads, const ProgressCallback& progress,
       ++n_working_;
     }
     try {
-      threads.emplace_back([this, &cancel, page = bounce.get()](std::stop_token stop) {
-        work(std::move(stop), cancel, page);
+      threads.emplace_back([this, &cancel, page = bounce.get()](const std::stop_token& stop) {
+        work(stop, cancel, page);
       });
     } catch (const std::system_error& error) {
       const std::lock_guard lock(mutex_);
       --n_working_;
-      if (threads.empty()) return out_of_memory(std::string("no thread to read with: ") + error.what());
+      if (threads.empty())
+        return out_of_memory(std::string("no thread to read with: ") + error.what());
       break;
     }
   }
@@ -68,7 +69,7 @@ void BlockLoader::wait_for_workers(const ProgressCallback& progress) {
   if (complete) meter.report(plan_.bytes);
 }
 
-void BlockLoader::work(std::stop_token stop, const CancelFlag& cancel, Page* bounce) {
+void BlockLoader::work(const std::stop_token& stop, const CancelFlag& cancel, Page* bounce) {
   try {
     while (!stop.stop_requested() && !stopped_ && !cancel.cancelled()) {
       const size_t i = next_window_.fetch_add(1);

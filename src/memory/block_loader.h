@@ -40,7 +40,7 @@ class BlockLoader {
   };
   using Bounce = std::unique_ptr<Page[]>;  // kWindowBytes, aligned for direct reads
 
-  void work(std::stop_token stop, const CancelFlag& cancel, Page* bounce);
+  void work(const std::stop_token& stop, const CancelFlag& cancel, Page* bounce);
   Status read_window(const ReadWindow& window, Page* bounce);
   Status read_buffered(const ReadWindow& window);
   Status read_direct(const ReadWindow& window, Page* bounce);

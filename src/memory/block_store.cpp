@@ -111,7 +111,7 @@ Status BlockStore::check_extents() const {
   return ok_status();
 }
 
-Result<std::unique_ptr<BlockStore>> BlockStore::create(std::vector<std::string> paths,
+Result<std::unique_ptr<BlockStore>> BlockStore::create(const std::vector<std::string>& paths,
                                                        std::vector<BlockSpec> blocks,
                                                        const BlockStoreOptions& options,
                                                        const OpenReadFile& open_file) {

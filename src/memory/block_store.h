@@ -26,9 +26,9 @@ struct BlockSpec {
 
 struct BlockStoreOptions {
   enum class ReadMode {
-    kAuto,      // buffered where the page cache holds more than half of a file, else direct
+    kAuto,  // buffered where the page cache holds more than half of a file, else direct
     kBuffered,
-    kDirect,    // kUnsupported where a file system has no direct reads
+    kDirect,  // kUnsupported where a file system has no direct reads
   };
   ReadMode read_mode = ReadMode::kAuto;
   unsigned n_read_threads = 0;  // 0: as measured to be enough for one NVMe drive
@@ -40,12 +40,12 @@ struct BlockStoreReport {
     ReadFile::Mode mode = ReadFile::Mode::kBuffered;
     std::string reason;  // "the page cache holds 3 % of the file"
   };
-  uint64_t slot_bytes = 0;       // as total_bytes()
-  uint64_t resident_bytes = 0;   // of weights; 0 until load_all succeeded
-  uint64_t huge_page_bytes = 0;  // of slot_bytes, now
+  uint64_t slot_bytes = 0;        // as total_bytes()
+  uint64_t resident_bytes = 0;    // of weights; 0 until load_all succeeded
+  uint64_t huge_page_bytes = 0;   // of slot_bytes, now
   std::string huge_page_refusal;  // empty when the system agreed to use them
-  uint64_t bytes_read = 0;       // of weights, over all load_all calls
-  double load_seconds = 0;       // of the last load_all
+  uint64_t bytes_read = 0;        // of weights, over all load_all calls
+  double load_seconds = 0;        // of the last load_all
   std::vector<File> files;
 };
 
@@ -62,7 +62,7 @@ class BlockStore {
   static constexpr uint64_t kSlotAlignment = 64;
 
   // Extents index `paths`.  Reserves addresses for all blocks; memory is taken while loading.
-  static Result<std::unique_ptr<BlockStore>> create(std::vector<std::string> paths,
+  static Result<std::unique_ptr<BlockStore>> create(const std::vector<std::string>& paths,
                                                     std::vector<BlockSpec> blocks,
                                                     const BlockStoreOptions& options = {},
                                                     const OpenReadFile& open_file = ReadFile::open);
@@ -94,8 +94,8 @@ class BlockStore {
     std::string reason;
   };
 
-
-  BlockStore(Arena arena, std::vector<BlockSpec> blocks) : arena_(std::move(arena)), blocks_(std::move(blocks)) {}
+  BlockStore(Arena arena, std::vector<BlockSpec> blocks)
+      : arena_(std::move(arena)), blocks_(std::move(blocks)) {}
   static Result<OpenFile> open(const std::string& path, BlockStoreOptions::ReadMode mode,
                                const OpenReadFile& open_file);
   Status check_extents() const;

@@ -26,8 +26,9 @@ ReadPlan plan_reads(std::vector<Placement> placements, uint64_t window_bytes) {
                          offset >= last->begin && offset <= last->end + kMaxGapBytes &&
                          offset < last->begin + window_bytes;
       if (!joins) {
-        plan.windows.push_back({placement.extent.file_index, offset / kReadAlignment * kReadAlignment,
-                                offset, static_cast<uint32_t>(plan.pieces.size()), 0});
+        plan.windows.push_back({placement.extent.file_index,
+                                offset / kReadAlignment * kReadAlignment, offset,
+                                static_cast<uint32_t>(plan.pieces.size()), 0});
       }
       ReadWindow& window = plan.windows.back();
       const uint64_t bytes =

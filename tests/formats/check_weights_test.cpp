@@ -23,7 +23,8 @@ class CheckWeights : public ::testing::TestWithParam<Case> {
   void SetUp() override {
     const DTypeInfo& info = dtype_info(GetParam().type);
     block_bytes_ = info.block_bytes;
-    weights_.resize((8192 + (info.block_weights == 1 ? 3 : 0)) / info.block_weights * info.block_bytes);
+    weights_.resize((8192 + (info.block_weights == 1 ? 3 : 0)) / info.block_weights *
+                    info.block_bytes);
     fill_random(GetParam().type, 0.02f, 1, weights_);
   }
   // An IEEE value with the exponent's bits all set: infinity, or NaN with a bit below.
@@ -40,12 +41,15 @@ class CheckWeights : public ::testing::TestWithParam<Case> {
   std::vector<std::byte> weights_;
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Types, CheckWeights,
-    ::testing::Values(Case{DType::kF32, {0}, 4}, Case{DType::kF16, {0}, 2}, Case{DType::kBF16, {0}, 2},
-                      Case{DType::kQ4_0, {0}, 2}, Case{DType::kQ8_0, {0}, 2},
-                      Case{DType::kQ4_K, {0, 2}, 2}, Case{DType::kQ6_K, {208}, 2}),
-    [](const auto& param) { return std::string(dtype_info(param.param.type).name); });
+INSTANTIATE_TEST_SUITE_P(Types, CheckWeights,
+                         ::testing::Values(Case{DType::kF32, {0}, 4}, Case{DType::kF16, {0}, 2},
+                                           Case{DType::kBF16, {0}, 2}, Case{DType::kQ4_0, {0}, 2},
+                                           Case{DType::kQ8_0, {0}, 2},
+                                           Case{DType::kQ4_K, {0, 2}, 2},
+                                           Case{DType::kQ6_K, {208}, 2}),
+                         [](const auto& param) {
+                           return std::string(dtype_info(param.param.type).name);
+                         });
 
 TEST_P(CheckWeights, AcceptsFiniteWeights) {
   EXPECT_EQ(find_not_finite(GetParam().type, weights_), std::nullopt);

@@ -109,7 +109,9 @@ class RandomWeights : public ::testing::TestWithParam<DType> {
 INSTANTIATE_TEST_SUITE_P(Types, RandomWeights,
                          ::testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0,
                                            DType::kQ8_0, DType::kQ4_K, DType::kQ6_K),
-                         [](const auto& param) { return std::string(dtype_info(param.param).name); });
+                         [](const auto& param) {
+                           return std::string(dtype_info(param.param).name);
+                         });
 
 TEST_P(RandomWeights, HaveMeanZeroAndTheChosenSpread) {
   for (float deviation : {1.0f, 1 / std::sqrt(2048.0f), 1 / std::sqrt(28672.0f)}) {

@@ -13,18 +13,44 @@ namespace {
 using namespace testing;
 using ::testing::HasSubstr;
 
-constexpr PublicShape kTinyMoe = {
-    .name = "tiny", .architecture = "qwen3moe", .pre_tokenizer = "qwen2",
-    .layers = 2, .width = 256, .heads = 4, .kv_heads = 2, .head_width = 64, .ff_width = 512,
-    .experts = 8, .experts_used = 2, .expert_ff_width = 256, .vocabulary = 20000,
-    .context = 4096, .rope_base = 1000000, .llama3_rope_factor = 0, .rms_epsilon = 1e-6f,
-    .qk_norm = true, .tied_embeddings = false};
-constexpr PublicShape kTinyLlama = {
-    .name = "tiny", .architecture = "llama", .pre_tokenizer = "llama-bpe",
-    .layers = 1, .width = 256, .heads = 4, .kv_heads = 2, .head_width = 64, .ff_width = 512,
-    .experts = 0, .experts_used = 0, .expert_ff_width = 0, .vocabulary = 300,
-    .context = 4096, .rope_base = 500000, .llama3_rope_factor = 8, .rms_epsilon = 1e-5f,
-    .qk_norm = false, .tied_embeddings = true};
+constexpr PublicShape kTinyMoe = {.name = "tiny",
+                                  .architecture = "qwen3moe",
+                                  .pre_tokenizer = "qwen2",
+                                  .layers = 2,
+                                  .width = 256,
+                                  .heads = 4,
+                                  .kv_heads = 2,
+                                  .head_width = 64,
+                                  .ff_width = 512,
+                                  .experts = 8,
+                                  .experts_used = 2,
+                                  .expert_ff_width = 256,
+                                  .vocabulary = 20000,
+                                  .context = 4096,
+                                  .rope_base = 1000000,
+                                  .llama3_rope_factor = 0,
+                                  .rms_epsilon = 1e-6f,
+                                  .qk_norm = true,
+                                  .tied_embeddings = false};
+constexpr PublicShape kTinyLlama = {.name = "tiny",
+                                    .architecture = "llama",
+                                    .pre_tokenizer = "llama-bpe",
+                                    .layers = 1,
+                                    .width = 256,
+                                    .heads = 4,
+                                    .kv_heads = 2,
+                                    .head_width = 64,
+                                    .ff_width = 512,
+                                    .experts = 0,
+                                    .experts_used = 0,
+                                    .expert_ff_width = 0,
+                                    .vocabulary = 300,
+                                    .context = 4096,
+                                    .rope_base = 500000,
+                                    .llama3_rope_factor = 8,
+                                    .rms_epsilon = 1e-5f,
+                                    .qk_norm = false,
+                                    .tied_embeddings = true};
 
 class Synth : public ::testing::Test {
  protected:
@@ -38,7 +64,8 @@ class Synth : public ::testing::Test {
     return {std::istreambuf_iterator<char>(stream), {}};
   }
   size_t files_in_folder() {
-    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder_.path()), {}));
+    return static_cast<size_t>(
+        std::distance(std::filesystem::directory_iterator(folder_.path()), {}));
   }
 
   TemporaryFolder folder_;
@@ -103,7 +130,8 @@ TEST_F(Synth, TheSameSeedGivesTheSameFileOnAnyNumberOfThreads) {
 
 TEST_F(Synth, ReportsProgressToTheEnd) {
   std::vector<Progress> reports;
-  ASSERT_THAT(synthesize(kTinyMoe, options(), [&](const Progress& p) { reports.push_back(p); }, cancel_),
+  ASSERT_THAT(synthesize(
+                  kTinyMoe, options(), [&](const Progress& p) { reports.push_back(p); }, cancel_),
               is_ok());
   ASSERT_FALSE(reports.empty());
   EXPECT_EQ(reports.back().done, reports.back().total);
@@ -120,7 +148,8 @@ TEST_F(Synth, ACancelLeavesNothing) {
 TEST_F(Synth, NamesTheKnownShapes) {
   SynthOptions o = options();
   o.like = "gpt-5";
-  EXPECT_THAT(synthesize(o, {}, cancel_), fails_with(Code::kInvalidArgument, HasSubstr("llama-3.1-8b")));
+  EXPECT_THAT(synthesize(o, {}, cancel_),
+              fails_with(Code::kInvalidArgument, HasSubstr("llama-3.1-8b")));
 }
 
 TEST_F(Synth, SaysHowLargeAPublicModelWouldBe) {
@@ -142,8 +171,10 @@ TEST_F(Synth, RefusesADriveWithoutRoom) {
   o.n_layers = 1000;
   const auto bytes = synthesized_bytes(o);
   ASSERT_THAT(bytes, is_ok());
-  if (std::filesystem::space(folder_.path()).available > *bytes) GTEST_SKIP() << "ten terabytes are free";
-  EXPECT_THAT(synthesize(o, {}, cancel_), fails_with(Code::kIo, HasSubstr("are free on this drive")));
+  if (std::filesystem::space(folder_.path()).available > *bytes)
+    GTEST_SKIP() << "ten terabytes are free";
+  EXPECT_THAT(synthesize(o, {}, cancel_),
+              fails_with(Code::kIo, HasSubstr("are free on this drive")));
   EXPECT_EQ(files_in_folder(), 0u);
 }
 

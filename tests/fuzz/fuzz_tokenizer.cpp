@@ -1,5 +1,5 @@
-// Makes a vocabulary of the input's first bytes and encodes the rest with it.  With -DTANDEM_LIBFUZZER
-// and clang's -fsanitize=fuzzer this file is a libFuzzer target by itself.
+// Makes a vocabulary of the input's first bytes and encodes the rest with it.  With
+// -DTANDEM_LIBFUZZER and clang's -fsanitize=fuzzer this file is a libFuzzer target by itself.
 #include "fuzz/fuzz_tokenizer.h"
 
 #include <algorithm>
@@ -93,7 +93,8 @@ VocabularyData vocabulary(Input& input) {
     for (size_t i = 0; i < n_merges; ++i) {
       const std::string left = data.tokens[input.below(n)], right = data.tokens[input.below(n)];
       const std::string both = left + right;
-      const bool known = std::find(data.tokens.begin(), data.tokens.end(), both) != data.tokens.end();
+      const bool known =
+          std::find(data.tokens.begin(), data.tokens.end(), both) != data.tokens.end();
       if (known || input.below(64) == 0) data.merges.push_back(left + " " + right);
     }
   }
@@ -139,8 +140,9 @@ int fuzz_tokenizer(const uint8_t* bytes, size_t n_bytes) {
   std::string text;
   while (input.left > 0) {
     // Half raw bytes, half what the vocabulary can express.
-    text += input.below(2) == 0 ? input.text(3) : std::string((*tokenizer)->token_text(
-                                                      static_cast<TokenId>(input.byte()), true));
+    text += input.below(2) == 0
+                ? input.text(3)
+                : std::string((*tokenizer)->token_text(static_cast<TokenId>(input.byte()), true));
     if (text.size() > 4096) break;
   }
   check(**tokenizer, data, text);

@@ -1,8 +1,8 @@
 #include "memory/block_store.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <algorithm>
 #include <thread>
 
 #include "status_matchers.h"
@@ -17,11 +17,11 @@ using ReadMode = BlockStoreOptions::ReadMode;
 // What a fake drive does to the reads of the file that it wraps.
 struct Faults {
   std::atomic<int> n_reads{0};
-  int fail_at = -1;       // this read gives EIO
-  int end_at = -1;        // this read finds the file cut short
-  int sleep_ms = 0;       // every read takes this long
+  int fail_at = -1;  // this read gives EIO
+  int end_at = -1;   // this read finds the file cut short
+  int sleep_ms = 0;  // every read takes this long
   bool no_direct = false;
-  double cached = -1;     // what the page cache is said to hold
+  double cached = -1;  // what the page cache is said to hold
 };
 
 class FaultyFile final : public ReadFile {
@@ -54,7 +54,8 @@ class FaultyFile final : public ReadFile {
 };
 
 OpenReadFile faulty(Faults* faults) {
-  return [=](const std::filesystem::path& path, ReadFile::Mode mode) -> Result<std::unique_ptr<ReadFile>> {
+  return [=](const std::filesystem::path& path,
+             ReadFile::Mode mode) -> Result<std::unique_ptr<ReadFile>> {
     if (mode == ReadFile::Mode::kDirect && faults->no_direct) return unsupported("no direct reads");
     TANDEM_ASSIGN_OR_RETURN(auto file, ReadFile::open(path, mode));
     return std::unique_ptr<ReadFile>(std::make_unique<FaultyFile>(std::move(file), faults));
@@ -94,7 +95,8 @@ class BlockStoreTest : public ::testing::Test {
         const Extent& extent = blocks_[id].extents[i];
         const std::byte* data = store.data(id, i);
         EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % BlockStore::kSlotAlignment, 0u);
-        EXPECT_EQ(std::memcmp(data, contents_[extent.file_index].data() + extent.offset, extent.bytes), 0)
+        EXPECT_EQ(
+            std::memcmp(data, contents_[extent.file_index].data() + extent.offset, extent.bytes), 0)
             << blocks_[id].name << ' ' << i;
       }
     }
@@ -181,12 +183,15 @@ TEST_F(BlockStoreTest, ProgressRisesToTheTotal) {
   auto store = create(ReadMode::kBuffered, 1);
   ASSERT_THAT(store, is_ok());
   std::vector<Progress> reports;
-  ASSERT_THAT((*store)->load_all([&](const Progress& p) { reports.push_back(p); }, cancel_), is_ok());
+  ASSERT_THAT((*store)->load_all([&](const Progress& p) { reports.push_back(p); }, cancel_),
+              is_ok());
   ASSERT_GE(reports.size(), 2u);
   for (size_t i = 1; i < reports.size(); ++i) EXPECT_GE(reports[i].done, reports[i - 1].done);
   EXPECT_EQ(reports.back().done, reports.back().total);
   EXPECT_EQ(reports.back().total, (*store)->report().resident_bytes);
-  EXPECT_EQ(std::count_if(reports.begin(), reports.end(), [](const Progress& p) { return p.done == p.total; }), 1);
+  EXPECT_EQ(std::count_if(reports.begin(), reports.end(),
+                          [](const Progress& p) { return p.done == p.total; }),
+            1);
 }
 
 TEST_F(BlockStoreTest, NamesFileOffsetAndBlockOfAReadError) {
@@ -223,11 +228,13 @@ TEST_F(BlockStoreTest, SurvivesAFileCutShortWhileItIsRead) {
 
 TEST_F(BlockStoreTest, RefusesExtentsPastTheEnd) {
   blocks_[2].extents[0] = {1, kFileBytes - 10, 11};
-  EXPECT_THAT(create(ReadMode::kBuffered), fails_with(Code::kIo, HasSubstr("block large takes 11")));
+  EXPECT_THAT(create(ReadMode::kBuffered),
+              fails_with(Code::kIo, HasSubstr("block large takes 11")));
   blocks_[2].extents[0] = {1, UINT64_MAX - 3, 11};
   EXPECT_THAT(create(ReadMode::kBuffered), fails_with(Code::kIo, HasSubstr("large")));
   blocks_[2].extents[0] = {7, 0, 11};
-  EXPECT_THAT(create(ReadMode::kBuffered), fails_with(Code::kInvalidArgument, HasSubstr("file 7 of 2")));
+  EXPECT_THAT(create(ReadMode::kBuffered),
+              fails_with(Code::kInvalidArgument, HasSubstr("file 7 of 2")));
 }
 
 TEST_F(BlockStoreTest, SaysWhatItNeedsWhenMemoryIsRefused) {
@@ -236,7 +243,8 @@ TEST_F(BlockStoreTest, SaysWhatItNeedsWhenMemoryIsRefused) {
   EXPECT_THAT(store, fails_with(Code::kOutOfMemory, HasSubstr("bytes of memory")));
   EXPECT_GE(store.status().bytes_needed(), uint64_t{1} << 60);
   blocks_[1].extents[0].bytes = UINT64_MAX - 100;
-  EXPECT_THAT(create(ReadMode::kBuffered), fails_with(Code::kInvalidArgument, HasSubstr("overflow")));
+  EXPECT_THAT(create(ReadMode::kBuffered),
+              fails_with(Code::kInvalidArgument, HasSubstr("overflow")));
 }
 
 TEST_F(BlockStoreTest, NamesAMissingFile) {
@@ -253,8 +261,10 @@ TEST_F(BlockStoreTest, CancelEndsLoadingSoonAndLeavesAStoreThatLoads) {
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
     cancel_.cancel();
   });
-  EXPECT_THAT((*store)->load_all({}, cancel_), fails_with(Code::kCancelled, HasSubstr("cancelled")));
-  EXPECT_LT(seconds_since(start), 0.030 + 0.020 + 0.5) << "generous: other programs share the machine";
+  EXPECT_THAT((*store)->load_all({}, cancel_),
+              fails_with(Code::kCancelled, HasSubstr("cancelled")));
+  EXPECT_LT(seconds_since(start), 0.030 + 0.020 + 0.5)
+      << "generous: other programs share the machine";
   EXPECT_FALSE((*store)->resident());
   canceller.join();
   cancel_.reset();
@@ -268,7 +278,8 @@ TEST_F(BlockStoreTest, ACancelBeforeTheStartReadsNothing) {
   ASSERT_THAT(store, is_ok());
   faults_.n_reads = 0;
   cancel_.cancel();
-  EXPECT_THAT((*store)->load_all({}, cancel_), fails_with(Code::kCancelled, HasSubstr("cancelled")));
+  EXPECT_THAT((*store)->load_all({}, cancel_),
+              fails_with(Code::kCancelled, HasSubstr("cancelled")));
   EXPECT_EQ(faults_.n_reads, 0);
 }
 

@@ -18,7 +18,8 @@ void expect_covered(const std::vector<Placement>& placements, const ReadPlan& pl
           piece.slot_offset >= placement.slot_offset + placement.extent.bytes) {
         continue;
       }
-      EXPECT_EQ(piece.file_offset - placement.extent.offset, piece.slot_offset - placement.slot_offset);
+      EXPECT_EQ(piece.file_offset - placement.extent.offset,
+                piece.slot_offset - placement.slot_offset);
       EXPECT_EQ(piece.block, placement.block);
       covered += piece.bytes;
     }

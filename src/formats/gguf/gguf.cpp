@@ -46,8 +46,8 @@ Result<GgufFile> GgufFile::Builder::join(std::vector<std::string> paths,
   file.paths_ = std::move(paths);
   const auto tensor_name = [&](uint32_t i) { return file.tensors_[i].name; };
   file.tensors_by_name_ = order_by_name(file.tensors_.size(), tensor_name);
-  file.metadata_by_key_ = order_by_name(file.metadata_.size(),
-                                        [&](uint32_t i) { return file.metadata_[i].key; });
+  file.metadata_by_key_ =
+      order_by_name(file.metadata_.size(), [&](uint32_t i) { return file.metadata_[i].key; });
   const auto& order = file.tensors_by_name_;
   for (size_t i = 1; i < order.size(); ++i) {
     if (tensor_name(order[i]) != tensor_name(order[i - 1])) continue;
@@ -55,7 +55,8 @@ Result<GgufFile> GgufFile::Builder::join(std::vector<std::string> paths,
     const TensorInfo& second = file.tensors_[order[i]];
     const std::string& path = file.paths_[second.extent.file_index];
     return corrupt(path + ": tensor " + quoted(second.name) + " with weights at byte " +
-                   std::to_string(second.extent.offset) + ": the name stands twice; the first is in " +
+                   std::to_string(second.extent.offset) +
+                   ": the name stands twice; the first is in " +
                    file.paths_[first.extent.file_index] + " at byte " +
                    std::to_string(first.extent.offset))
         .in_file(path)
@@ -85,7 +86,8 @@ Result<const MetadataEntry*> GgufFile::entry(std::string_view key) const {
 }
 
 Status GgufFile::wrong_type(const MetadataEntry& entry, std::string_view expected) const {
-  const bool scalar_number = entry.type != MetadataType::kArray && entry.type != MetadataType::kString;
+  const bool scalar_number =
+      entry.type != MetadataType::kArray && entry.type != MetadataType::kString;
   return corrupt(paths_.front() + ": metadata " + quoted(entry.key) + " at byte " +
                  std::to_string(entry.byte_offset) + ": expected " + std::string(expected) +
                  ", found " + entry.type_text() + (scalar_number ? " " + entry.printable() : ""))
@@ -149,8 +151,8 @@ Result<std::vector<float>> GgufFile::get_float_array(std::string_view key) const
   std::vector<float> values(found->array_length);
   const uint64_t stride = metadata_type_bytes(found->element_type);
   for (uint64_t i = 0; i < values.size(); ++i) {
-    values[i] = static_cast<float>(
-        load_float(found->element_type, found->bytes.data() + i * stride));
+    values[i] =
+        static_cast<float>(load_float(found->element_type, found->bytes.data() + i * stride));
   }
   return values;
 }

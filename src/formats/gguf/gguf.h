@@ -33,7 +33,7 @@ namespace tandem {
 
 struct TensorInfo {
   std::string_view name;
-  DTypeInfo type;  // also formats that are recognised but not computed
+  DTypeInfo type;                               // also formats that are recognised but not computed
   std::array<uint64_t, 4> dims = {1, 1, 1, 1};  // dims[0] is the length of a row; unused ones are 1
   uint32_t n_dims = 0;
   uint64_t bytes = 0;
@@ -82,8 +82,8 @@ struct MetadataEntry {
 //
 // Threading: const methods may be called from any thread at once.
 // Ownership: owns its tables; every view it returns dies with it (moving it keeps them alive).
-// Errors: open() gives kNotFound, kIo, kUnsupported (version, byte order, sizes beyond the limits in
-// part.h) or kCorrupt, naming the first bad field and its byte offset.  What the file claims
+// Errors: open() gives kNotFound, kIo, kUnsupported (version, byte order, sizes beyond the limits
+// in part.h) or kCorrupt, naming the first bad field and its byte offset.  What the file claims
 // allocates nothing: tables grow with the bytes really present.  Getters give kNotFound for an
 // absent key, and kCorrupt with key, byte offset and found type for a value of another kind.
 class GgufFile {
@@ -111,7 +111,7 @@ class GgufFile {
   Result<double> get_float(std::string_view key) const;   // any number
   Result<bool> get_bool(std::string_view key) const;
   Result<std::vector<std::string_view>> get_string_array(std::string_view key) const;
-  Result<std::vector<float>> get_float_array(std::string_view key) const;   // of any number
+  Result<std::vector<float>> get_float_array(std::string_view key) const;  // of any number
   Result<std::vector<int64_t>> get_int_array(std::string_view key) const;  // of any integer type
 
   struct Builder;  // builder.h; for the reader

@@ -48,8 +48,7 @@ Status HeaderReader::fill(uint64_t bytes, std::string_view field) {
     return failed(Code::kUnsupported, position_, field,
                   "the header passes " + std::to_string(kMaxHeaderBytes >> 20) + " MiB");
   }
-  const uint64_t target =
-      std::min(file_bytes(), std::max({end, 2 * buffered_, kFirstReadBytes}));
+  const uint64_t target = std::min(file_bytes(), std::max({end, 2 * buffered_, kFirstReadBytes}));
   auto grown = std::make_unique_for_overwrite<std::byte[]>(target);
   if (buffered_ > 0) std::memcpy(grown.get(), buffer_.get(), buffered_);
   TANDEM_RETURN_IF_ERROR(file_.read_at(buffered_, {grown.get() + buffered_, target - buffered_}));
@@ -63,8 +62,8 @@ Result<HeaderReader::Text> HeaderReader::read_text(std::string_view field, uint6
   TANDEM_ASSIGN_OR_RETURN(const uint64_t bytes, read<uint64_t>(field));
   if (bytes > remaining()) {
     return bad(start, field,
-               "length " + std::to_string(bytes) + ", the file has " +
-                   std::to_string(remaining()) + " more bytes");
+               "length " + std::to_string(bytes) + ", the file has " + std::to_string(remaining()) +
+                   " more bytes");
   }
   if (bytes > max_bytes) {
     return bad(start, field,

@@ -1,4 +1,5 @@
-// Reads the fields of a header one after the other out of a buffer that grows with the file's bytes.
+// Reads the fields of a header one after the other out of a buffer that grows with the file's
+// bytes.
 //
 // Threading: one thread.
 // Ownership: borrows the file; owns the buffer until take_header().

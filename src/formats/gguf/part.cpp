@@ -79,10 +79,9 @@ class PartReader {
     }
     TANDEM_RETURN_IF_ERROR(read_magic());
     TANDEM_RETURN_IF_ERROR(read_version());
-    TANDEM_ASSIGN_OR_RETURN(
-        n_tensors_, read_count("tensor count", kMinTensorBytes, kMaxTensors));
-    TANDEM_ASSIGN_OR_RETURN(
-        n_metadata_, read_count("metadata count", kMinMetadataBytes, kMaxMetadataEntries));
+    TANDEM_ASSIGN_OR_RETURN(n_tensors_, read_count("tensor count", kMinTensorBytes, kMaxTensors));
+    TANDEM_ASSIGN_OR_RETURN(n_metadata_,
+                            read_count("metadata count", kMinMetadataBytes, kMaxMetadataEntries));
     return ok_status();
   }
 
@@ -91,7 +90,8 @@ class PartReader {
     const std::string_view magic = reader_.view({0, 4});
     if (magic == "GGUF") return ok_status();
     Status status = reader_.bad(0, "magic", "expected 'GGUF', found " + quoted(magic));
-    if (magic == "vers") return status.suggest("this looks like a Git LFS pointer: fetch the file itself");
+    if (magic == "vers")
+      return status.suggest("this looks like a Git LFS pointer: fetch the file itself");
     if (magic == "<!DO" || magic == "<htm") {
       return status.suggest("this looks like a web page: download the file itself");
     }
@@ -120,9 +120,9 @@ class PartReader {
                              std::to_string(reader_.remaining()) + " bytes that follow");
     }
     if (count > limit) {
-      return reader_.failed(Code::kUnsupported, offset, field,
-                            std::to_string(count) + ", at most " + std::to_string(limit) +
-                                " are read");
+      return reader_.failed(
+          Code::kUnsupported, offset, field,
+          std::to_string(count) + ", at most " + std::to_string(limit) + " are read");
     }
     return count;
   }
@@ -133,8 +133,7 @@ class PartReader {
     if (text.bytes == 0) return reader_.bad(offset, field, "is empty");
     if (!is_clean_utf8(reader_.view(text))) {
       return reader_.bad(text.offset, field,
-                         "holds control characters or is not UTF-8: " +
-                             quoted(reader_.view(text)));
+                         "holds control characters or is not UTF-8: " + quoted(reader_.view(text)));
     }
     return text;
   }
@@ -296,8 +295,11 @@ class PartReader {
     };
     part_.metadata.reserve(raw_entries_.size());
     for (const RawEntry& raw : raw_entries_) {
-      part_.metadata.push_back(MetadataEntry{text(raw.key), raw.type, raw.element_type,
-                                             raw.array_length, raw.value_offset,
+      part_.metadata.push_back(MetadataEntry{text(raw.key),
+                                             raw.type,
+                                             raw.element_type,
+                                             raw.array_length,
+                                             raw.value_offset,
                                              {base + raw.bytes_offset, raw.bytes}});
     }
     part_.tensors.reserve(raw_tensors_.size());

@@ -15,7 +15,8 @@ namespace tandem {
 inline constexpr uint64_t kMaxMetadataEntries = uint64_t{1} << 16;
 inline constexpr uint64_t kMaxTensors = uint64_t{1} << 20;
 inline constexpr uint64_t kMaxKeyBytes = (uint64_t{1} << 16) - 1;  // as the specification says
-inline constexpr uint64_t kMaxTensorNameBytes = 255;  // the specification says 64; some files pass it
+inline constexpr uint64_t kMaxTensorNameBytes =
+    255;  // the specification says 64; some files pass it
 inline constexpr uint64_t kMaxAlignment = uint64_t{1} << 20;
 inline constexpr int kMaxArrayDepth = 4;
 

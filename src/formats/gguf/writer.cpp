@@ -33,9 +33,7 @@ void put_array(std::string& out, MetadataType type, std::span<const T> values) {
   out.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
 }
 
-uint64_t padding_behind(uint64_t bytes) {
-  return align_up(bytes, GgufWriter::kAlignment) - bytes;
-}
+uint64_t padding_behind(uint64_t bytes) { return align_up(bytes, GgufWriter::kAlignment) - bytes; }
 
 std::optional<uint64_t> tensor_bytes(DType type, std::span<const uint64_t> dims) {
   const DTypeInfo& info = dtype_info(type);
@@ -141,7 +139,8 @@ Status GgufWriter::check_free_space() const {
   const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
   const auto space = std::filesystem::space(folder.empty() ? "." : folder, error);
   const uint64_t needed = file_bytes();
-  if (error || space.available >= needed) return ok_status();  // creating the file says what is wrong
+  if (error || space.available >= needed)
+    return ok_status();  // creating the file says what is wrong
   return io_error(path_ + ": needs " + std::to_string(needed) + " bytes (" + format_bytes(needed) +
                   "), " + format_bytes(space.available) + " are free on this drive")
       .in_file(path_)

@@ -1,4 +1,5 @@
-// Writes a GGUF file of version 3 from front to back; the weights never have to be in memory at once.
+// Writes a GGUF file of version 3 from front to back; the weights never have to be in memory at
+// once.
 //
 //   GgufWriter writer("m.gguf");
 //   writer.add_string("general.architecture", "llama");
@@ -10,8 +11,8 @@
 // Threading: one thread at a time.
 // Ownership: owns the file under its temporary name, and removes it when it dies before finish()
 // succeeded.  Under the final name there is the old file or the whole new one, never a part.
-// Errors: kIo naming the path, with bytes needed and free when the drive is full; the first error of
-// begin() or append() is returned by every later call.
+// Errors: kIo naming the path, with bytes needed and free when the drive is full; the first error
+// of begin() or append() is returned by every later call.
 #pragma once
 
 #include <cstdint>

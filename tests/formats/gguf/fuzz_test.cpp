@@ -12,9 +12,9 @@ namespace {
 
 using Input = std::vector<uint8_t>;
 
-constexpr uint64_t kInteresting[] = {0,          1,        4,          8,          9,         12,
-                                     13,         255,      256,        65535,      1u << 31,  UINT32_MAX,
-                                     1ull << 32, 1ull << 60, INT64_MAX, 1ull << 63, UINT64_MAX};
+constexpr uint64_t kInteresting[] = {
+    0,     1,        4,          8,          9,          12,        13,         255,       256,
+    65535, 1u << 31, UINT32_MAX, 1ull << 32, 1ull << 60, INT64_MAX, 1ull << 63, UINT64_MAX};
 
 Input bytes_of(const testing::Bytes& bytes) {
   const auto* data = reinterpret_cast<const uint8_t*>(bytes.data().data());
@@ -55,8 +55,9 @@ void mutate(Input& input, std::mt19937_64& random) {
       break;
     default: {
       const size_t from = random() % reach;
-      const Input piece(input.begin() + static_cast<ptrdiff_t>(from),
-                        input.begin() + static_cast<ptrdiff_t>(std::min(from + 4 * width, input.size())));
+      const Input piece(
+          input.begin() + static_cast<ptrdiff_t>(from),
+          input.begin() + static_cast<ptrdiff_t>(std::min(from + 4 * width, input.size())));
       input.insert(input.begin() + static_cast<ptrdiff_t>(at), piece.begin(), piece.end());
     }
   }

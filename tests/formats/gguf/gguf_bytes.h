@@ -109,23 +109,24 @@ inline Bytes rich_file(uint32_t version = 3) {
                            .put<uint32_t>(8)
                            .put<uint64_t>(1)
                            .text("inner");
-  return gguf({string_entry("general.architecture", "llama"), entry<uint8_t>("t.u8", 0, 200),
-               entry<int8_t>("t.i8", 1, -3), entry<uint16_t>("t.u16", 2, 60000),
-               entry<int16_t>("t.i16", 3, -300), entry<uint32_t>("t.u32", 4, 4000000000u),
-               entry<int32_t>("t.i32", 5, -70000), entry<float>("t.f32", 6, 1.5f),
-               entry<uint8_t>("t.bool", 7, 1), entry<uint64_t>("t.u64", 10, UINT64_MAX),
-               entry<int64_t>("t.i64", 11, INT64_MIN), entry<double>("t.f64", 12, -2.25),
-               entry<uint32_t>("general.alignment", 4, 64), nested,
-               array_entry<float>("t.floats", 6, {0.5f, 1.0f, -2.0f}),
-               array_entry<uint8_t>("t.bools", 7, {0, 1}),
-               array_entry<int32_t>("t.ints", 5, {1, -2, 3}),
-               string_array_entry("t.strings", {"", "a", "\xc3\xa9"})},
-              {tensor_entry("a.weight", {64, 2}, 0, 0), tensor_entry("b.weight", {256}, 12, 512),
-               tensor_entry("c.weight", {32, 2, 3}, 8, 704)},
-              704 + 6 * 34, version, 64);
+  return gguf(
+      {string_entry("general.architecture", "llama"), entry<uint8_t>("t.u8", 0, 200),
+       entry<int8_t>("t.i8", 1, -3), entry<uint16_t>("t.u16", 2, 60000),
+       entry<int16_t>("t.i16", 3, -300), entry<uint32_t>("t.u32", 4, 4000000000u),
+       entry<int32_t>("t.i32", 5, -70000), entry<float>("t.f32", 6, 1.5f),
+       entry<uint8_t>("t.bool", 7, 1), entry<uint64_t>("t.u64", 10, UINT64_MAX),
+       entry<int64_t>("t.i64", 11, INT64_MIN), entry<double>("t.f64", 12, -2.25),
+       entry<uint32_t>("general.alignment", 4, 64), nested,
+       array_entry<float>("t.floats", 6, {0.5f, 1.0f, -2.0f}),
+       array_entry<uint8_t>("t.bools", 7, {0, 1}), array_entry<int32_t>("t.ints", 5, {1, -2, 3}),
+       string_array_entry("t.strings", {"", "a", "\xc3\xa9"})},
+      {tensor_entry("a.weight", {64, 2}, 0, 0), tensor_entry("b.weight", {256}, 12, 512),
+       tensor_entry("c.weight", {32, 2, 3}, 8, 704)},
+      704 + 6 * 34, version, 64);
 }
 
-// Parses a copy in a buffer of exactly the file's size, so that a sanitizer sees every read past it.
+// Parses a copy in a buffer of exactly the file's size, so that a sanitizer sees every read past
+// it.
 inline Result<GgufFile> parse_exact(std::span<const std::byte> file) {
   auto exact = std::make_unique<std::byte[]>(file.size());
   if (!file.empty()) std::memcpy(exact.get(), file.data(), file.size());

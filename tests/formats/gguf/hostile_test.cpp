@@ -59,13 +59,17 @@ TEST(GgufHostile, Version) {
 
 TEST(GgufHostile, Counts) {
   for (uint64_t count : kExtremes) {
-    EXPECT_THAT(parse_exact(gguf_start(3, count, 0).zeros(4096)), refused("tensor count at byte 8"));
-    EXPECT_THAT(parse_exact(gguf_start(3, 0, count).zeros(4096)), refused("metadata count at byte 16"));
+    EXPECT_THAT(parse_exact(gguf_start(3, count, 0).zeros(4096)),
+                refused("tensor count at byte 8"));
+    EXPECT_THAT(parse_exact(gguf_start(3, 0, count).zeros(4096)),
+                refused("metadata count at byte 16"));
   }
   EXPECT_THAT(parse_exact(gguf_start(3, 1, 0).zeros(10)), refused("tensor count"));
 }
 
-TEST(GgufHostile, CountsOfZeroAreAnEmptyModel) { EXPECT_THAT(parse_exact(gguf_start(3, 0, 0)), is_ok()); }
+TEST(GgufHostile, CountsOfZeroAreAnEmptyModel) {
+  EXPECT_THAT(parse_exact(gguf_start(3, 0, 0)), is_ok());
+}
 
 TEST(GgufHostile, Keys) {
   const auto with_key = [](std::string_view k) { return with_metadata(entry<uint32_t>(k, 4, 1)); };
@@ -73,7 +77,8 @@ TEST(GgufHostile, Keys) {
   EXPECT_THAT(parse_exact(with_key("")), refused("key at byte 24: is empty"));
   EXPECT_THAT(parse_exact(with_key(std::string_view("a\0b", 3))), refused("\\x00"));
   EXPECT_THAT(parse_exact(with_key("a\nb")), refused("control"));
-  for (const char* bad : {"\xff", "\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe0\x80\x80"}) {
+  for (const char* bad :
+       {"\xff", "\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe0\x80\x80"}) {
     EXPECT_THAT(parse_exact(with_key(bad)), refused("UTF-8"));
   }
   EXPECT_THAT(parse_exact(with_key("sch\xc3\xb6n")), is_ok());
@@ -85,7 +90,8 @@ TEST(GgufHostile, Keys) {
 TEST(GgufHostile, StringLengths) {
   for (uint64_t length : kExtremes) {
     EXPECT_THAT(parse_exact(gguf_start(3, 0, 1).put(length).zeros(100)), refused("key at byte 24"));
-    EXPECT_THAT(parse_exact(with_metadata(key("s", 8).put(length).zeros(100))), refused("'s', string"));
+    EXPECT_THAT(parse_exact(with_metadata(key("s", 8).put(length).zeros(100))),
+                refused("'s', string"));
   }
 }
 
@@ -119,7 +125,8 @@ TEST(GgufHostile, ValueTypes) {
 
 TEST(GgufHostile, Bools) {
   EXPECT_THAT(parse_exact(with_metadata(entry<uint8_t>("b", 7, 2))), refused("0 or 1, found 2"));
-  EXPECT_THAT(parse_exact(with_metadata(array_entry<uint8_t>("b", 7, {0, 1, 255}))), refused("found 255"));
+  EXPECT_THAT(parse_exact(with_metadata(array_entry<uint8_t>("b", 7, {0, 1, 255}))),
+              refused("found 255"));
 }
 
 TEST(GgufHostile, Alignment) {
@@ -142,8 +149,9 @@ TEST(GgufHostile, TensorNames) {
               refused("control"));
   EXPECT_THAT(parse_exact(with_tensor(tensor_entry(std::string(256, 'w'), {4}, 0, 0))),
               refused("at most 255"));
-  EXPECT_THAT(parse_exact(gguf({}, {tensor_entry("w", {4}, 0, 0), tensor_entry("w", {4}, 0, 32)}, 64)),
-              refused("stands twice"));
+  EXPECT_THAT(
+      parse_exact(gguf({}, {tensor_entry("w", {4}, 0, 0), tensor_entry("w", {4}, 0, 32)}, 64)),
+      refused("stands twice"));
 }
 
 TEST(GgufHostile, NumberOfDimensions) {

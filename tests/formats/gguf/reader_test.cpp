@@ -72,8 +72,10 @@ TEST_P(RichFile, SaysWhereAndWhatAWrongTypeIs) {
   EXPECT_THAT(file_->get_uint("t.f32"), fails_with(Code::kCorrupt, HasSubstr("'t.f32'")));
   EXPECT_THAT(file_->get_uint("t.ints"), fails_with(Code::kCorrupt, HasSubstr("array of 3 i32")));
   EXPECT_THAT(file_->get_bool("t.u8"), fails_with(Code::kCorrupt, HasSubstr("found u8")));
-  EXPECT_THAT(file_->get_float("general.architecture"), fails_with(Code::kCorrupt, HasSubstr("string")));
-  EXPECT_THAT(file_->get_string("t.u8"), fails_with(Code::kCorrupt, HasSubstr("expected a string")));
+  EXPECT_THAT(file_->get_float("general.architecture"),
+              fails_with(Code::kCorrupt, HasSubstr("string")));
+  EXPECT_THAT(file_->get_string("t.u8"),
+              fails_with(Code::kCorrupt, HasSubstr("expected a string")));
   EXPECT_THAT(file_->get_string_array("t.ints"), fails_with(Code::kCorrupt, HasSubstr("i32")));
   EXPECT_THAT(file_->get_float_array("t.bools"), fails_with(Code::kCorrupt, HasSubstr("bool")));
   EXPECT_THAT(file_->get_int_array("t.floats"), fails_with(Code::kCorrupt, HasSubstr("f32")));
@@ -133,8 +135,7 @@ TEST(GgufReader, ReadsEveryFixture) {
 
 TEST(GgufReader, ReadsRealVocabularies) {
   const char* env = std::getenv("TANDEM_TEST_DATA");
-  const std::filesystem::path data =
-      env != nullptr ? env : TANDEM_SOURCE_DIR "/../shared/data";
+  const std::filesystem::path data = env != nullptr ? env : TANDEM_SOURCE_DIR "/../shared/data";
   if (!std::filesystem::is_directory(data / "tokenizers")) GTEST_SKIP() << "no " << data;
   for (const auto& item : std::filesystem::directory_iterator(data / "tokenizers")) {
     if (item.path().extension() != ".gguf") continue;
@@ -186,7 +187,8 @@ class CountingFile final : public ReadFile {
         reads_(reads),
         fail_at_(fail_at) {}
   Status read_at(uint64_t offset, std::span<std::byte> buffer) const override {
-    if ((*reads_)++ == fail_at_) return io_error(path() + ": read at byte " + std::to_string(offset));
+    if ((*reads_)++ == fail_at_)
+      return io_error(path() + ": read at byte " + std::to_string(offset));
     return file_->read_at(offset, buffer);
   }
   double cached_share() const override { return file_->cached_share(); }
@@ -198,9 +200,11 @@ class CountingFile final : public ReadFile {
 };
 
 OpenReadFile counting(int* reads, int fail_at) {
-  return [=](const std::filesystem::path& path, ReadFile::Mode mode) -> Result<std::unique_ptr<ReadFile>> {
+  return [=](const std::filesystem::path& path,
+             ReadFile::Mode mode) -> Result<std::unique_ptr<ReadFile>> {
     TANDEM_ASSIGN_OR_RETURN(auto file, ReadFile::open(path, mode));
-    return std::unique_ptr<ReadFile>(std::make_unique<CountingFile>(std::move(file), reads, fail_at));
+    return std::unique_ptr<ReadFile>(
+        std::make_unique<CountingFile>(std::move(file), reads, fail_at));
   };
 }
 
@@ -223,7 +227,8 @@ TEST(GgufReader, PassesOnReadErrors) {
 }
 
 TEST(GgufReader, NamesAMissingFile) {
-  EXPECT_THAT(GgufFile::open("/nowhere/m.gguf"), fails_with(Code::kNotFound, HasSubstr("/nowhere/m.gguf")));
+  EXPECT_THAT(GgufFile::open("/nowhere/m.gguf"),
+              fails_with(Code::kNotFound, HasSubstr("/nowhere/m.gguf")));
 }
 
 }  // namespace

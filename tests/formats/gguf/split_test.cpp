@@ -19,12 +19,15 @@ Bytes part(uint16_t number, uint16_t count, int32_t tensors, const std::string& 
 class GgufSplit : public ::testing::Test {
  protected:
   void SetUp() override {
-    for (uint16_t i = 0; i < 3; ++i) write(i + 1, part(i, 3, 3, std::string(1, static_cast<char>('a' + i))));
+    for (uint16_t i = 0; i < 3; ++i)
+      write(i + 1, part(i, 3, 3, std::string(1, static_cast<char>('a' + i))));
   }
   std::filesystem::path path(int number) {
     return folder_ / ("m-0000" + std::to_string(number) + "-of-00003.gguf");
   }
-  void write(int number, const Bytes& bytes) { ASSERT_THAT(write_file(path(number), bytes), is_ok()); }
+  void write(int number, const Bytes& bytes) {
+    ASSERT_THAT(write_file(path(number), bytes), is_ok());
+  }
 
   TemporaryFolder folder_;
 };
@@ -50,8 +53,9 @@ TEST_F(GgufSplit, NamesAMissingPart) {
 
 TEST_F(GgufSplit, RefusesAPartThatStandsTwice) {
   std::filesystem::copy_file(path(1), path(2), std::filesystem::copy_options::overwrite_existing);
-  EXPECT_THAT(GgufFile::open(path(1)),
-              fails_with(Code::kCorrupt, HasSubstr("expected 1 as in the file's name, found u16 0")));
+  EXPECT_THAT(
+      GgufFile::open(path(1)),
+      fails_with(Code::kCorrupt, HasSubstr("expected 1 as in the file's name, found u16 0")));
 }
 
 TEST_F(GgufSplit, RefusesPartsInTheWrongOrder) {
@@ -67,7 +71,8 @@ TEST_F(GgufSplit, RefusesPartsWithDifferentCounts) {
 
 TEST_F(GgufSplit, RefusesAWrongTensorCount) {
   write(1, part(0, 3, 4, "a"));
-  EXPECT_THAT(GgufFile::open(path(2)), fails_with(Code::kCorrupt, HasSubstr("split.tensors.count")));
+  EXPECT_THAT(GgufFile::open(path(2)),
+              fails_with(Code::kCorrupt, HasSubstr("split.tensors.count")));
 }
 
 TEST_F(GgufSplit, RefusesATensorInTwoParts) {

@@ -1,6 +1,5 @@
 #include "formats/gguf/writer.h"
 
-
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -23,11 +22,13 @@ std::vector<std::byte> ramp(size_t n) {
 
 class GgufWriterTest : public ::testing::Test {
  protected:
-  Status add_tensor(GgufWriter& writer, std::string_view name, DType type, std::vector<uint64_t> dims) {
+  Status add_tensor(GgufWriter& writer, std::string_view name, DType type,
+                    std::vector<uint64_t> dims) {
     return writer.add_tensor(name, type, dims);
   }
   size_t files_in_folder() {
-    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder_.path()), {}));
+    return static_cast<size_t>(
+        std::distance(std::filesystem::directory_iterator(folder_.path()), {}));
   }
 
   TemporaryFolder folder_;
@@ -49,7 +50,9 @@ TEST_F(GgufWriterTest, TheReaderFindsEverythingAgain) {
   ASSERT_THAT(writer.begin(), is_ok());
   // In pieces that cross from one tensor to the next.
   for (size_t at = 0; at < weights.size(); at += 50) {
-    ASSERT_THAT(writer.append(std::span(weights).subspan(at, std::min<size_t>(50, weights.size() - at))), is_ok());
+    ASSERT_THAT(
+        writer.append(std::span(weights).subspan(at, std::min<size_t>(50, weights.size() - at))),
+        is_ok());
   }
   const uint64_t announced = writer.file_bytes();
   ASSERT_THAT(writer.finish(), is_ok());
@@ -75,13 +78,15 @@ TEST_F(GgufWriterTest, TheReaderFindsEverythingAgain) {
 
 TEST_F(GgufWriterTest, RefusesWhatTheReaderWouldRefuse) {
   GgufWriter writer(path_);
-  EXPECT_THAT(add_tensor(writer, "w", DType::kQ4_K, {255}), fails_with(Code::kInvalidArgument, HasSubstr("q4_k")));
+  EXPECT_THAT(add_tensor(writer, "w", DType::kQ4_K, {255}),
+              fails_with(Code::kInvalidArgument, HasSubstr("q4_k")));
   EXPECT_FALSE(add_tensor(writer, "w", DType::kF32, {}).ok());
   EXPECT_FALSE(add_tensor(writer, "w", DType::kF32, {4, 0}).ok());
   EXPECT_FALSE(add_tensor(writer, "w", DType::kF32, {1, 1, 1, 1, 1}).ok());
   EXPECT_FALSE(add_tensor(writer, "w", DType::kF32, {UINT64_MAX, UINT64_MAX}).ok());
   EXPECT_THAT(add_tensor(writer, "w", DType::kF32, {4}), is_ok());
-  EXPECT_THAT(add_tensor(writer, "w", DType::kF32, {4}), fails_with(Code::kInvalidArgument, HasSubstr("taken")));
+  EXPECT_THAT(add_tensor(writer, "w", DType::kF32, {4}),
+              fails_with(Code::kInvalidArgument, HasSubstr("taken")));
 }
 
 TEST_F(GgufWriterTest, LeavesNothingWhenItIsGivenUp) {
@@ -112,7 +117,8 @@ TEST_F(GgufWriterTest, RefusesMoreWeightsThanDeclared) {
   GgufWriter writer(path_);
   ASSERT_THAT(add_tensor(writer, "w", DType::kF32, {4}), is_ok());
   ASSERT_THAT(writer.begin(), is_ok());
-  EXPECT_THAT(writer.append(ramp(17)), fails_with(Code::kInvalidArgument, HasSubstr("more weights")));
+  EXPECT_THAT(writer.append(ramp(17)),
+              fails_with(Code::kInvalidArgument, HasSubstr("more weights")));
   EXPECT_THAT(writer.finish(), fails_with(Code::kInvalidArgument, HasSubstr("more weights")));
   EXPECT_EQ(files_in_folder(), 0u);
 }
