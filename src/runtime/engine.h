@@ -44,7 +44,7 @@ struct EngineInfo {
 };
 
 struct TierReport {
-  std::string name;
+  const char* name = "";  // static
   uint64_t free_bytes = 0, weight_bytes = 0, kv_bytes = 0, work_bytes = 0, huge_page_bytes = 0;
 };
 

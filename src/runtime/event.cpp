@@ -50,7 +50,6 @@ bool EventQueue::pop(std::chrono::milliseconds timeout, Event& event) {
     } else if (timeout.count() > 0) {
       filled_.wait_for(lock, timeout, ready);
     }
-    interrupted_ = false;
     if (size_ == 0) return false;
     event = ring_[first_];
     first_ = (first_ + 1) % ring_.size();
@@ -64,10 +63,10 @@ bool EventQueue::pop(std::chrono::milliseconds timeout, Event& event) {
   return true;
 }
 
-void EventQueue::interrupt() {
+void EventQueue::set_interrupted(bool interrupted) {
   {
     std::lock_guard lock(mutex_);
-    interrupted_ = true;
+    interrupted_ = interrupted;
   }
   filled_.notify_all();
 }

@@ -49,17 +49,18 @@ class EventQueue {
   bool has_room() const;
   // Requires: has_room(), or the last event of a request that was submitted while there was room.
   void push(const Event& event);
-  // Waits up to the time-out (negative: for ever) and copies the next event; false when the time passed or after
-  // interrupt().
+  // Waits up to the time-out (negative: for ever) and copies the next event; false when there is none.
   bool pop(std::chrono::milliseconds timeout, Event& event);
-  // Makes a waiting pop(), or the next one, return false.
-  void interrupt();
+  // From interrupt() until resume() no pop() waits, not even one that waits already.
+  void interrupt() { set_interrupted(true); }
+  void resume() { set_interrupted(false); }
   int descriptor() const { return fd_; }
   // Called after each pop, from the consumer's thread.  Set before the queue is used.
   void set_on_room(std::function<void()> on_room) { on_room_ = std::move(on_room); }
 
  private:
   EventQueue(size_t capacity, int fd);
+  void set_interrupted(bool interrupted);
 
   const int fd_;
   std::function<void()> on_room_;

@@ -1,6 +1,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 #include "runtime/session_run.h"
@@ -107,11 +108,18 @@ Status Session::next_event(int timeout_ms, Event& event) {
 Status Session::set_callback(EventCallback callback) {
   const Claim claim(*this);
   TANDEM_RETURN_IF_ERROR(claim.status());
+  if (deliverer_.get_id() == std::this_thread::get_id()) {
+    return busy("a callback cannot replace itself while it is called");
+  }
   stop_delivery();
   callback_ = std::move(callback);
-  if (callback_) {
-    delivering_.store(true, std::memory_order_release);
+  if (!callback_) return ok_status();
+  delivering_.store(true, std::memory_order_release);
+  try {
     deliverer_ = std::thread([this] { deliver(); });
+  } catch (const std::system_error& error) {
+    delivering_.store(false, std::memory_order_release);
+    return status_from_errno(error.code().value(), "thread for callbacks");
   }
   return ok_status();
 }
@@ -128,6 +136,7 @@ void Session::stop_delivery() {
   delivering_.store(false, std::memory_order_release);
   queue_->interrupt();
   deliverer_.join();
+  queue_->resume();
 }
 
 Result<std::vector<TokenId>> Session::tokens() const {

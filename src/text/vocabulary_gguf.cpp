@@ -71,7 +71,10 @@ Result<VocabularyData> vocabulary_from_gguf(const GgufFile& file) {
     if (file.has(key_of("pre"))) {
       TANDEM_ASSIGN_OR_RETURN(data.pre_tokenizer, file.get_string(key_of("pre")));
     }
-    TANDEM_RETURN_IF_ERROR(read_strings(file, "merges", data.merges));
+    // Writers leave an empty array out: without merges every byte stays a token of its own.
+    if (file.has(key_of("merges"))) {
+      TANDEM_RETURN_IF_ERROR(read_strings(file, "merges", data.merges));
+    }
   }
   TANDEM_RETURN_IF_ERROR(read_id(file, "bos_token_id", data.bos));
   TANDEM_RETURN_IF_ERROR(read_id(file, "eos_token_id", data.eos));

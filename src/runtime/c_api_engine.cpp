@@ -1,0 +1,148 @@
+// Engines of the C API.
+#include <utility>
+
+#include "runtime/c_api.h"
+
+namespace tandem::c_api {
+namespace {
+
+LogCallback log_callback(tandem_log_fn callback, void* user) {
+  if (callback == nullptr) return {};
+  return [callback, user](LogLevel level, std::string_view text) {
+    callback(user, static_cast<tandem_log_level>(level), std::string(text).c_str());
+  };
+}
+
+// A number where C has an enumeration; a C++ compiler may take any other value than the named ones for impossible.
+template <typename Enum>
+int number_of(const Enum& value) {
+  static_assert(sizeof(Enum) == sizeof(int));
+  int number = 0;
+  std::memcpy(&number, &value, sizeof(number));
+  return number;
+}
+
+Result<EngineOptions> read_options(const tandem_engine_options* options) {
+  TANDEM_ASSIGN_OR_RETURN(const tandem_engine_options in, read_struct(options, "options"));
+  EngineOptions out;
+  out.n_threads = in.n_threads;
+  out.n_context = in.n_context;
+  const int read_mode = number_of(in.read_mode), kv_type = number_of(in.kv_type);
+  switch (read_mode) {
+    case TANDEM_READ_AUTO:
+      out.store.read_mode = BlockStoreOptions::ReadMode::kAuto;
+      break;
+    case TANDEM_READ_BUFFERED:
+      out.store.read_mode = BlockStoreOptions::ReadMode::kBuffered;
+      break;
+    case TANDEM_READ_DIRECT:
+      out.store.read_mode = BlockStoreOptions::ReadMode::kDirect;
+      break;
+    default:
+      return invalid_argument("options.read_mode is " + std::to_string(read_mode));
+  }
+  switch (kv_type) {
+    case TANDEM_KV_F16:
+      out.kv_type = KvType::kF16;
+      break;
+    case TANDEM_KV_F32:
+      out.kv_type = KvType::kF32;
+      break;
+    default:
+      return invalid_argument("options.kv_type is " + std::to_string(kv_type));
+  }
+  out.force = in.force != 0;
+  out.progress = progress_callback(in.progress, in.progress_user);
+  out.cancel = in.cancel != nullptr ? &in.cancel->flag : nullptr;
+  out.log = log_callback(in.log, in.log_user);
+  return out;
+}
+
+tandem_engine_info info_of(const EngineInfo& from) {
+  tandem_engine_info info = {};
+  info.struct_bytes = sizeof(info);
+  info.n_threads = from.n_threads;
+  info.n_context = static_cast<uint32_t>(from.n_context);
+  info.isa = from.isa.c_str();
+  info.read_mode = from.read_mode.c_str();
+  info.load_seconds = from.load_seconds;
+  info.bytes_per_token = from.bytes_per_token;
+  return info;
+}
+
+tandem_tier_report report_of(const TierReport& from) {
+  tandem_tier_report report = {};
+  report.struct_bytes = sizeof(report);
+  report.name = from.name;
+  report.free_bytes = from.free_bytes;
+  report.weight_bytes = from.weight_bytes;
+  report.kv_bytes = from.kv_bytes;
+  report.work_bytes = from.work_bytes;
+  report.huge_page_bytes = from.huge_page_bytes;
+  return report;
+}
+
+// The caller's element size is the first one's struct_bytes, which may not be ours.
+Status give_tiers(const std::vector<TierReport>& all, tandem_tier_report* tiers, size_t capacity) {
+  if (capacity == 0) return ok_status();
+  TANDEM_REQUIRE_ARGUMENT(tiers);
+  const size_t stride = tiers->struct_bytes;
+  TANDEM_RETURN_IF_ERROR(check_struct_bytes(stride, alignof(tandem_tier_report), "tiers[0]"));
+  const size_t n = std::min(capacity, all.size());
+  const auto at = [&](size_t i) {
+    return reinterpret_cast<tandem_tier_report*>(reinterpret_cast<std::byte*>(tiers) + i * stride);
+  };
+  for (size_t i = 0; i < n; ++i) {
+    if (at(i)->struct_bytes != stride) {
+      return invalid_argument("tiers[" + std::to_string(i) + "].struct_bytes differs from that of tiers[0]");
+    }
+  }
+  for (size_t i = 0; i < n; ++i) write_struct(report_of(all[i]), at(i));
+  return ok_status();
+}
+
+}  // namespace
+}  // namespace tandem::c_api
+
+using namespace tandem;
+using namespace tandem::c_api;
+
+extern "C" {
+
+tandem_code tandem_engine_create(const tandem_model* model, const tandem_engine_options* options, tandem_engine** out,
+                                 tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(model);
+    TANDEM_REQUIRE_ARGUMENT(out);
+    TANDEM_ASSIGN_OR_RETURN(EngineOptions read, read_options(options));
+    auto object = std::make_unique<tandem_engine>();
+    TANDEM_ASSIGN_OR_RETURN(object->engine, Engine::create(*model->model, std::move(read)));
+    *out = object.release();
+    return ok_status();
+  });
+}
+
+void tandem_engine_free(tandem_engine* engine) noexcept { delete engine; }
+
+tandem_code tandem_engine_get_info(const tandem_engine* engine, tandem_engine_info* info,
+                                   tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    TANDEM_REQUIRE_ARGUMENT(info);
+    return fill_struct(info_of(engine->engine->info()), info, "info");
+  });
+}
+
+tandem_code tandem_engine_get_memory(const tandem_engine* engine, tandem_tier_report* tiers, size_t capacity,
+                                     size_t* n_tiers, tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    TANDEM_REQUIRE_ARGUMENT(n_tiers);
+    const std::vector<TierReport> all = engine->engine->memory();
+    TANDEM_RETURN_IF_ERROR(give_tiers(all, tiers, capacity));
+    *n_tiers = all.size();
+    return ok_status();
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,61 @@
+// What this machine is and how fast its memory is, in the C API.
+#include <algorithm>
+#include <mutex>
+
+#include "dispatch/team.h"
+#include "machine/machine.h"
+#include "profiler/read_bandwidth.h"
+#include "runtime/c_api.h"
+
+struct tandem_bandwidth {
+  std::mutex one_at_a_time;  // guards a measurement
+  std::unique_ptr<tandem::Team> team;
+  std::unique_ptr<tandem::profile::ReadBandwidth> reader;  // refers to the team
+};
+
+using namespace tandem;
+using namespace tandem::c_api;
+
+extern "C" {
+
+tandem_code tandem_machine_json(char** json, tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(json);
+    TANDEM_ASSIGN_OR_RETURN(const Machine machine, Machine::discover());
+    *json = copy_string(machine.to_json());
+    return ok_status();
+  });
+}
+
+tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes, tandem_bandwidth** out,
+                                    tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(out);
+    Team::Options options;
+    options.n_threads = n_threads;
+    if (n_threads == 0) {
+      TANDEM_ASSIGN_OR_RETURN(const Machine machine, Machine::discover());
+      options.n_threads = machine.default_compute_threads();
+    }
+    auto object = std::make_unique<tandem_bandwidth>();
+    TANDEM_ASSIGN_OR_RETURN(object->team, Team::create(options));
+    TANDEM_ASSIGN_OR_RETURN(
+        object->reader, profile::ReadBandwidth::create(*object->team, buffer_bytes > 0 ? buffer_bytes : uint64_t{1} << 30));
+    *out = object.release();
+    return ok_status();
+  });
+}
+
+tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, double* gb_per_s, tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(bandwidth);
+    TANDEM_REQUIRE_ARGUMENT(gb_per_s);
+    const std::lock_guard lock(bandwidth->one_at_a_time);
+    *gb_per_s = bandwidth->reader->measure().best();
+    return ok_status();
+  });
+}
+
+void tandem_bandwidth_free(tandem_bandwidth* bandwidth) noexcept { delete bandwidth; }
+
+}  // extern "C"
