@@ -1,0 +1,101 @@
+#include "files.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "interrupts.h"
+
+namespace tandem::cli {
+namespace {
+
+std::optional<std::string> read_descriptor(int fd, const std::string& name, std::string& error) {
+  std::string content;
+  char buffer[1 << 16];
+  while (true) {
+    pollfd watched[2] = {{fd, POLLIN, 0}, {interrupts::fd(), POLLIN, 0}};
+    ::poll(watched, 2, -1);
+    if (interrupts::pending()) {
+      error = "interrupted";
+      return std::nullopt;
+    }
+    const ssize_t n = ::read(fd, buffer, sizeof buffer);
+    if (n == 0) return content;
+    if (n > 0) content.append(buffer, static_cast<size_t>(n));
+    if (n < 0 && errno != EINTR && errno != EAGAIN) {
+      error = name + ": " + std::strerror(errno);
+      return std::nullopt;
+    }
+  }
+}
+
+}  // namespace
+
+std::optional<std::string> read_standard_input(std::string& error) {
+  return read_descriptor(STDIN_FILENO, "standard input", error);
+}
+
+std::optional<std::string> read_all(const std::string& path, std::string& error) {
+  if (path == "-") return read_standard_input(error);
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    error = path + ": " + std::strerror(errno);
+    return std::nullopt;
+  }
+  auto content = read_descriptor(fd, path, error);
+  ::close(fd);
+  return content;
+}
+
+AtomicFile::AtomicFile(std::string path)
+    : path_(std::move(path)), part_path_(path_ + ".part-" + std::to_string(::getpid())) {}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  if (!committed_) ::unlink(part_path_.c_str());
+}
+
+bool AtomicFile::fail(const char* what) {
+  error_ = path_ + ": " + what + ": " + std::strerror(errno);
+  return false;
+}
+
+bool AtomicFile::open() {
+  fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  return fd_ >= 0 || fail("cannot create");
+}
+
+bool AtomicFile::write(const void* bytes, size_t n_bytes) {
+  const char* at = static_cast<const char*>(bytes);
+  while (n_bytes > 0) {
+    const ssize_t n = ::write(fd_, at, n_bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail("cannot write");
+    at += n;
+    n_bytes -= static_cast<size_t>(n);
+  }
+  return true;
+}
+
+bool AtomicFile::commit() {
+  if (::fsync(fd_) != 0) return fail("cannot write");
+  if (::rename(part_path_.c_str(), path_.c_str()) != 0) return fail("cannot rename");
+  committed_ = true;
+  return true;
+}
+
+bool write_file(const std::string& path, std::string_view content, std::string& error) {
+  AtomicFile file(path);
+  const bool written = file.open() && file.write(content.data(), content.size()) && file.commit();
+  if (!written) error = file.error();
+  return written;
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,128 @@
+#include "loading.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "interrupts.h"
+#include "progress_bar.h"
+
+namespace tandem::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Notes arrive on any thread of the library, also after loading.
+struct NoteList {
+  std::mutex mutex;
+  std::vector<std::string> notes;
+};
+
+std::string first_model_in(const fs::path& folder) {
+  std::error_code ignored;
+  std::vector<std::string> found;
+  for (fs::directory_iterator entry(folder, ignored), end; entry != end; entry.increment(ignored)) {
+    if (entry->path().extension() == ".gguf") found.push_back(entry->path().string());
+  }
+  return found.empty() ? "" : *std::min_element(found.begin(), found.end());
+}
+
+fs::path program_folder() {
+  std::error_code ignored;
+  return fs::read_symlink("/proc/self/exe", ignored).parent_path();
+}
+
+api::EngineOptions options_of(const LoadFlags& flags) {
+  api::EngineOptions options;
+  options.n_threads = flags.n_threads;
+  options.n_context = flags.n_context;
+  options.force = flags.force;
+  options.read_mode = flags.read == "buffered" ? TANDEM_READ_BUFFERED
+                      : flags.read == "direct" ? TANDEM_READ_DIRECT
+                                               : TANDEM_READ_AUTO;
+  options.kv_type = flags.kv == "f32" ? TANDEM_KV_F32 : TANDEM_KV_F16;
+  return options;
+}
+
+}  // namespace
+
+void LoadFlags::add_model_to(CommandLine& line) {
+  line.group("Model");
+  line.text("-m,--model", model, "FILE", "the same as MODEL");
+}
+
+void LoadFlags::add_to(CommandLine& line) {
+  add_model_to(line);
+  line.whole("-c,--ctx", n_context, 0, 1 << 30, "context in tokens, 0: as trained, limited by free memory");
+  line.whole("-t,--threads", n_threads, 0, 4096, "threads, 0: one per physical core");
+  line.choice("--read", read, {"auto", "buffered", "direct"}, "how weights are read from the drive");
+  line.choice("--kv", kv, {"f16", "f32"}, "format of the keys and values that are kept");
+  line.flag("--force", force, "load although the numbers say that it does not fit");
+}
+
+std::optional<api::Model> open_model(Console& console, const std::string& path, int& exit_code) {
+  auto model = api::Model::open(path);
+  if (model) return std::move(*model);
+  exit_code = console.fail(model.error());
+  return std::nullopt;
+}
+
+std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags, int& exit_code) {
+  std::optional<api::Model> model = open_model(console, path, exit_code);
+  if (!model) return std::nullopt;
+
+  const auto notes = std::make_shared<NoteList>();
+  ProgressBar bar(console, "loading", ProgressBar::Unit::kBytes);
+  api::Cancel cancel;
+  api::EngineOptions options = options_of(flags);
+  options.cancel = &cancel;
+  options.progress = [&bar](const tandem_progress& progress) {
+    bar.update(progress.done, progress.total, progress.eta_seconds);
+  };
+  options.log = [notes](tandem_log_level level, std::string_view text) {
+    if (level < TANDEM_LOG_NOTE) return;
+    const std::lock_guard<std::mutex> lock(notes->mutex);
+    notes->notes.emplace_back(text);
+  };
+  const interrupts::CancelOnInterrupt cancelled(cancel);
+  auto engine = api::Engine::load(*model, std::move(options));
+  bar.clear();
+  if (!engine) {
+    if (engine.error().code == TANDEM_ERROR_CANCELLED) {
+      console.line("interrupted: loaded " + bar.amount() + "; nothing was kept.");
+      exit_code = kExitInterrupted;
+    } else {
+      exit_code = console.fail(engine.error());
+    }
+    return std::nullopt;
+  }
+  auto model_info = model->info();
+  auto engine_info = engine->info();
+  if (!model_info || !engine_info) {
+    exit_code = console.fail(model_info ? engine_info.error() : model_info.error());
+    return std::nullopt;
+  }
+  const std::lock_guard<std::mutex> lock(notes->mutex);
+  return Loaded{std::move(*model), std::move(*engine), *model_info, *engine_info, notes->notes};
+}
+
+std::string bundled_model() {
+  std::vector<fs::path> folders;
+  if (const char* named = std::getenv("TANDEM_MODELS"); named != nullptr && *named != '\0') {
+    folders.emplace_back(named);
+  }
+  folders.push_back(program_folder() / ".." / "share" / "tandem" / "models");
+  folders.emplace_back(TANDEM_SOURCE_MODELS);
+  for (const fs::path& folder : folders) {
+    std::string model = first_model_in(folder);
+    if (!model.empty()) return fs::path(model).lexically_normal().string();
+  }
+  return "";
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,43 @@
+// Opening a model and loading its weights, with the flags that every command which computes has.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "command_line.h"
+#include "console.h"
+#include "tandem/tandem.hpp"
+
+namespace tandem::cli {
+
+struct LoadFlags {
+  std::string model;  // -m
+  uint32_t n_context = 0;
+  uint32_t n_threads = 0;
+  bool force = false;
+  std::string read = "auto";
+  std::string kv = "f16";
+
+  void add_to(CommandLine& line);
+  // Only -m.
+  void add_model_to(CommandLine& line);
+};
+
+// A loaded model. Strings of the infos belong to the objects beside them.
+struct Loaded {
+  api::Model model;
+  api::Engine engine;
+  tandem_model_info model_info;
+  tandem_engine_info engine_info;
+  std::vector<std::string> notes;  // what the engine fell back to, and why
+};
+
+// Prints what went wrong and gives nothing.
+std::optional<api::Model> open_model(Console& console, const std::string& path, int& exit_code);
+std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags, int& exit_code);
+
+// The model that comes with tandem: in $TANDEM_MODELS, beside the program, in the source tree. "" when there is none.
+std::string bundled_model();
+
+}  // namespace tandem::cli
