@@ -1,5 +1,8 @@
 #include "command_line.h"
 
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <algorithm>
 
 #include "suggest.h"
@@ -29,19 +32,22 @@ CommandLine::CommandLine(std::string name, std::string summary, std::string exam
     : name_(std::move(name)),
       summary_(std::move(summary)),
       example_(std::move(example)),
-      positional_usage_(std::move(positionals)) {
-  app_.set_help_flag();
-  app_.add_flag("-h,--help", help_wanted_, "show this help")->group("Help");
-  app_.add_option("arguments", positional_values_)->group("");
+      positional_usage_(std::move(positionals)),
+      app_(std::make_unique<CLI::App>()) {
+  app_->set_help_flag();
+  app_->add_flag("-h,--help", help_wanted_, "show this help")->group("Help");
+  app_->add_option("arguments", positional_values_)->group("");
   const auto formatter = std::make_shared<UsageFormatter>();
   formatter->column_width(32);
-  app_.formatter(formatter);
+  app_->formatter(formatter);
 }
+
+CommandLine::~CommandLine() = default;
 
 void CommandLine::value(const std::string& names, const std::string& type, const std::string& help,
                         Accept accept) {
   const std::string spoken = long_name(names);
-  app_.add_option_function<std::vector<std::string>>(
+  app_->add_option_function<std::vector<std::string>>(
           names,
           [spoken, accept = std::move(accept)](const std::vector<std::string>& values) {
             for (const std::string& text : values) {
@@ -61,7 +67,7 @@ void CommandLine::value(const std::string& names, const std::string& type, const
 }
 
 void CommandLine::flag(const std::string& names, bool& target, const std::string& help) {
-  app_.add_flag(names, target, help)->group(group_);
+  app_->add_flag(names, target, help)->group(group_);
 }
 
 void CommandLine::text(const std::string& names, std::string& target, const std::string& type,
@@ -131,7 +137,7 @@ std::optional<int> CommandLine::parse(Console& console, const Arguments& argumen
   // CLI11 takes the arguments from the back.
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
   try {
-    app_.parse(reversed);
+    app_->parse(reversed);
   } catch (const CLI::ParseError& error) {
     if (help_wanted_ || std::find(arguments.begin(), arguments.end(), "--help") != arguments.end()) {
       console.out(help());
@@ -152,7 +158,7 @@ std::optional<int> CommandLine::parse(Console& console, const Arguments& argumen
 }
 
 std::string CommandLine::unknown_option() const {
-  for (const std::string& word : app_.remaining()) {
+  for (const std::string& word : app_->remaining()) {
     if (word.size() > 1 && word[0] == '-') return word.substr(0, word.find('='));
   }
   return "";
@@ -160,7 +166,7 @@ std::string CommandLine::unknown_option() const {
 
 std::string CommandLine::nearest_option(const std::string& flag) const {
   std::vector<std::string> candidates;
-  for (const CLI::Option* option : app_.get_options()) {
+  for (const CLI::Option* option : app_->get_options()) {
     for (const std::string& name : option->get_lnames()) candidates.push_back("--" + name);
   }
   return nearest(flag, candidates);
@@ -201,8 +207,8 @@ std::string CommandLine::help() const {
   result += "\n" + summary_ + "\n\nUsage: tandem " + name_;
   if (!positional_usage_.empty()) result += " " + positional_usage_;
   result += " [options]\n";
-  const auto formatter = std::dynamic_pointer_cast<CLI::Formatter>(app_.get_formatter());
-  std::string groups = formatter->make_groups(&app_, CLI::AppFormatMode::Normal);
+  const auto formatter = std::dynamic_pointer_cast<CLI::Formatter>(app_->get_formatter());
+  std::string groups = formatter->make_groups(app_.get(), CLI::AppFormatMode::Normal);
   while (!groups.empty() && groups.back() == '\n') groups.pop_back();
   return result + groups + "\n";
 }

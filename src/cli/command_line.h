@@ -4,10 +4,8 @@
 // Errors: parse() prints the error or the help itself and gives the exit code.
 #pragma once
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,15 +16,19 @@
 #include "console.h"
 #include "numbers.h"
 
+namespace CLI {
+class App;  // its headers take a second to compile: command_line.cpp alone has them
+}
+
 namespace tandem::cli {
 
-struct Command;
 using Arguments = std::vector<std::string>;
 
 class CommandLine {
  public:
   // `example` heads the help: one or more command lines. `positionals` is how they are shown: "MODEL [TEXT]".
   CommandLine(std::string name, std::string summary, std::string example, std::string positionals);
+  ~CommandLine();
 
   // Options that follow stand under this heading in the help.
   void group(std::string name) { group_ = std::move(name); }
@@ -73,7 +75,7 @@ class CommandLine {
 
   std::string name_, summary_, example_, positional_usage_;
   std::string group_ = "Options";
-  CLI::App app_;
+  std::unique_ptr<CLI::App> app_;
   std::vector<std::string> positional_values_;
   size_t positionals_taken_ = 0;
   bool help_wanted_ = false;

@@ -86,9 +86,8 @@ bool Measurement::prepare(int& code) {
   // What the model wants around a text shows on a short one: a first token that is not the text's is BOS.
   const auto bare = loaded_.model.tokenize("a", false, false);
   const auto wrapped = loaded_.model.tokenize("a", true, false);
-  for (const auto* result : {&tokens, &bare, &wrapped}) {
-    if (*result) continue;
-    code = console_.fail(result->error());
+  if (!tokens || !bare || !wrapped) {
+    code = console_.fail(!tokens ? tokens.error() : !bare ? bare.error() : wrapped.error());
     return false;
   }
   tokens_ = std::move(*tokens);
@@ -107,8 +106,7 @@ api::Expected<> Measurement::score(api::Session& session, const Window& window, 
   std::vector<int32_t> input;
   if (bos_) input.push_back(*bos_);
   // The last token is predicted, never read.
-  input.insert(input.end(), tokens_.begin() + static_cast<ptrdiff_t>(window.begin),
-               tokens_.begin() + static_cast<ptrdiff_t>(window.end - 1));
+  for (size_t i = window.begin; i + 1 < window.end; ++i) input.push_back(tokens_[i]);
   WindowScore score;
   const size_t first = window.begin + (bos_ ? 0 : 1);  // what the first row of logits predicts
   const auto done = session.evaluate(input, [&](size_t index, std::span<const float> logits) {
