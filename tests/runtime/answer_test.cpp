@@ -245,5 +245,39 @@ TEST_F(AnswerTest, ALongPromptReportsProgressAtMostTenTimesASecond) {
   EXPECT_TRUE(n >= 1 || asked.done.event.prompt_seconds < 1);
 }
 
+bool is_whole_utf8(const std::string& text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const size_t n = byte < 0x80 ? 1 : byte >= 0xC2 && byte < 0xE0 ? 2 : byte >= 0xE0 && byte < 0xF0 ? 3
+                     : byte >= 0xF0 && byte < 0xF5 ? 4 : 0;
+    if (n == 0 || i + n > text.size()) return false;
+    for (size_t k = 1; k < n; ++k) {
+      if ((static_cast<unsigned char>(text[i + k]) & 0xC0) != 0x80) return false;
+    }
+    i += n;
+  }
+  return true;
+}
+
+TEST(BundledModel, EveryPieceIsWholeUtf8EvenOfRandomBytes) {
+  const Loaded loaded(std::string(TANDEM_SOURCE_DIR) + "/examples/models/tiny-verse.gguf");
+  bool saw_beyond_ascii = false;
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    const SessionPtr session = loaded.session();
+    TokenRequest request(tokenize(loaded.model.get(), "caf\xC3\xA9"), 100, seeded(loaded.model.get(), seed));
+    request.sampling.temperature = 100;  // nearly every token, single bytes of characters among them
+    request.sampling.top_k = 0;
+    request.sampling.top_p = 1;
+    request.sampling.min_p = 0;
+    const Answer answer = ask(session.get(), request.request);
+    ASSERT_EQ(TANDEM_FINISH_LENGTH, answer.done.event.finish) << answer.done.error_text;
+    for (const std::string& piece : answer.pieces) {
+      EXPECT_TRUE(is_whole_utf8(piece)) << ::testing::PrintToString(piece);
+      saw_beyond_ascii |= std::any_of(piece.begin(), piece.end(), [](char c) { return (c & 0x80) != 0; });
+    }
+  }
+  EXPECT_TRUE(saw_beyond_ascii);
+}
+
 }  // namespace
 }  // namespace tandem::testing

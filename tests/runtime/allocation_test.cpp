@@ -1,0 +1,152 @@
+// Counts every allocation of the process while an engine decodes.  A program of its own, because it replaces malloc;
+// under sanitizers, which do so themselves, it counts nothing and skips.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "runtime/api.h"
+#include "runtime/model.h"
+#include "dispatch/executor.h"
+#include "kernels_cpu/dispatch.h"
+#include "status_matchers.h"
+
+namespace {
+std::atomic<bool> counting{false};
+std::atomic<uint64_t> n_allocations{0};
+void count() {
+  if (counting.load(std::memory_order_relaxed)) n_allocations.fetch_add(1, std::memory_order_relaxed);
+}
+}  // namespace
+
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+extern "C" {
+void* __libc_malloc(size_t bytes);
+void* __libc_calloc(size_t n, size_t bytes);
+void* __libc_realloc(void* old, size_t bytes);
+void* __libc_memalign(size_t alignment, size_t bytes);
+
+// Everything else (operator new, strdup, ...) ends in one of these.
+__attribute__((visibility("default"))) void* malloc(size_t bytes) {
+  count();
+  return __libc_malloc(bytes);
+}
+__attribute__((visibility("default"))) void* calloc(size_t n, size_t bytes) {
+  count();
+  return __libc_calloc(n, bytes);
+}
+__attribute__((visibility("default"))) void* realloc(void* old, size_t bytes) {
+  count();
+  return __libc_realloc(old, bytes);
+}
+__attribute__((visibility("default"))) void* memalign(size_t alignment, size_t bytes) {
+  count();
+  return __libc_memalign(alignment, bytes);
+}
+__attribute__((visibility("default"))) void* aligned_alloc(size_t alignment, size_t bytes) {
+  count();
+  return __libc_memalign(alignment, bytes);
+}
+__attribute__((visibility("default"))) int posix_memalign(void** out, size_t alignment, size_t bytes) {
+  count();
+  *out = __libc_memalign(alignment, bytes);
+  return *out != nullptr ? 0 : 12;  // ENOMEM
+}
+}
+#endif
+
+namespace tandem::testing {
+namespace {
+
+class CountAllocations {
+ public:
+  CountAllocations() {
+    n_allocations = 0;
+    counting = true;
+  }
+  ~CountAllocations() { counting = false; }
+  CountAllocations(const CountAllocations&) = delete;
+  CountAllocations& operator=(const CountAllocations&) = delete;
+  uint64_t n() const { return n_allocations; }
+};
+
+TEST(Allocations, AreCounted) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
+  const CountAllocations counted;
+  std::unique_ptr<std::string> text(new std::string(100, 'x'));
+  ASSERT_EQ('x', (*text)[99]);
+  EXPECT_EQ(2u, counted.n());
+}
+
+class NoAllocations : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(NoAllocations, ByTheExecutorPerToken) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
+  const auto model = Model::open(golden_model(GetParam()));
+  ASSERT_THAT(model, is_ok());
+  const Program& program = (*model)->program();
+  auto store = BlockStore::create((*model)->file().paths(), program.blocks);
+  ASSERT_THAT(store, is_ok());
+  const CancelFlag never;
+  ASSERT_THAT((*store)->load_all({}, never), is_ok());
+  Team::Options team_options;
+  team_options.n_threads = 2;
+  auto team = Team::create(team_options);
+  ASSERT_THAT(team, is_ok());
+  const cpu::KernelTable* kernels = nullptr;
+  ASSERT_THAT(cpu::choose(nullptr, &kernels), is_ok());
+  auto executor = Executor::create(program, **store, **team, *kernels, {});
+  ASSERT_THAT(executor, is_ok());
+  const ModelShape& shape = program.shape;
+  auto sequence =
+      SequenceState::create({shape.n_layers, shape.n_kv_heads, shape.head_width, KvType::kF16}, 256);
+  ASSERT_THAT(sequence, is_ok());
+
+  const std::vector<int32_t> tokens = some_tokens(200);
+  const std::span<const int32_t> all(tokens);
+  ASSERT_THAT((*executor)->forward(all.subspan(0, 100), **sequence, true, never), is_ok());
+  ASSERT_THAT((*executor)->forward(all.subspan(100, 1), **sequence, true, never), is_ok());
+  const CountAllocations counted;
+  for (size_t i = 101; i < 190; ++i) {  // over a page's border
+    ASSERT_TRUE((*executor)->forward(all.subspan(i, 1), **sequence, true, never).ok());
+  }
+  EXPECT_EQ(0u, counted.n());
+}
+
+TEST_P(NoAllocations, ByASessionPerTokenItsConsumerIncluded) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
+  const Loaded loaded(golden_model(GetParam()));
+  const SessionPtr session = loaded.session();
+  TokenRequest request(some_tokens(10), 200, seeded(loaded.model.get(), 3));
+  const char* stop = "\x01 never written";
+  request.request.stop = &stop;
+  request.request.n_stop = 1;
+  submit(session.get(), request.request);
+  uint64_t n = 0;
+  const auto take_tokens = [&](int n_tokens) {
+    for (int taken = 0; taken < n_tokens;) {
+      tandem_event event = TANDEM_INIT(tandem_event);
+      ASSERT_EQ(TANDEM_OK, tandem_session_next_event(session.get(), 60000, &event, nullptr));
+      ASSERT_NE(TANDEM_EVENT_DONE, event.kind);
+      if (event.kind == TANDEM_EVENT_TOKEN) ++taken;
+    }
+  };
+  take_tokens(60);  // until every slot of the queue and every buffer has been used
+  {
+    const CountAllocations counted;
+    take_tokens(100);
+    n = counted.n();
+  }
+  RecordProperty("allocations_in_100_tokens", static_cast<int>(n));
+  EXPECT_EQ(0u, n);
+  drain(session.get());
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, NoAllocations, ::testing::Values("llama-mha", "qwen3moe", "llama-q4_k"),
+                         [](const auto& instance) {
+                           std::string name = instance.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace tandem::testing
