@@ -100,7 +100,11 @@ Sampler::Choice Sampler::sample(std::span<const float> logits, std::span<const T
     token = likeliest(scores);
   } else {
     const size_t k = static_cast<size_t>(parameters_.top_k);
-    take_best(scores, k == 0 ? scores.size() : std::min(k, scores.size()));
+    if (k == 0 || k >= scores.size()) {
+      take_all(scores);
+    } else {
+      take_best(scores, k);
+    }
     keep_top_p();
     keep_min_p();
     token = draw();
@@ -134,7 +138,7 @@ void Sampler::take_best(std::span<const float> logits, size_t n) {
     const Candidate candidate{comparable(logits[i]), static_cast<TokenId>(i)};
     if (candidates_.size() < n) {
       candidates_.push_back(candidate);
-      if (candidates_.size() == n && n < logits.size()) std::make_heap(candidates_.begin(), candidates_.end(), better);
+      if (candidates_.size() == n) std::make_heap(candidates_.begin(), candidates_.end(), better);
     } else if (candidate.logit > candidates_.front().logit) {
       std::pop_heap(candidates_.begin(), candidates_.end(), better);
       candidates_.back() = candidate;
@@ -142,6 +146,28 @@ void Sampler::take_best(std::span<const float> logits, size_t n) {
     }
   }
   std::sort(candidates_.begin(), candidates_.end(), better);
+  n_sorted_ = candidates_.size();
+}
+
+// All of them, the best in front, the rest in no order: sorting 200 000 takes longer than a small model's step.
+void Sampler::take_all(std::span<const float> logits) {
+  candidates_.clear();
+  size_t best = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    candidates_.push_back({comparable(logits[i]), static_cast<TokenId>(i)});
+    if (better(candidates_[i], candidates_[best])) best = i;
+  }
+  std::swap(candidates_.front(), candidates_[best]);
+  n_sorted_ = 1;
+}
+
+// Puts several times as many candidates in order as are now.
+void Sampler::sort_more() {
+  const size_t n = std::min(candidates_.size(), std::max<size_t>(64, 4 * n_sorted_));
+  const auto at = [this](size_t i) { return candidates_.begin() + static_cast<ptrdiff_t>(i); };
+  if (n < candidates_.size()) std::nth_element(at(n_sorted_), at(n), candidates_.end(), better);
+  std::sort(at(n_sorted_), at(n), better);
+  n_sorted_ = n;
 }
 
 // The shortest start whose probabilities, among the candidates, reach top_p.
@@ -154,6 +180,7 @@ void Sampler::keep_top_p() {
   for (const Candidate& candidate : candidates_) total += weight(candidate);
   double sum = 0;
   for (size_t i = 0; i < candidates_.size(); ++i) {
+    if (i == n_sorted_) sort_more();
     sum += weight(candidates_[i]);
     if (sum >= static_cast<double>(parameters_.top_p) * total) {
       candidates_.resize(i + 1);
@@ -165,9 +192,10 @@ void Sampler::keep_top_p() {
 void Sampler::keep_min_p() {
   if (parameters_.min_p <= 0.0f) return;
   const float least = candidates_.front().logit + std::log(parameters_.min_p);
-  size_t n = 1;
-  while (n < candidates_.size() && candidates_[n].logit >= least) ++n;
-  candidates_.resize(n);
+  // The best always stays, also where it is no number to compare with.
+  const auto end = std::remove_if(candidates_.begin() + 1, candidates_.end(),
+                                  [&](const Candidate& c) { return !(c.logit >= least); });
+  candidates_.resize(static_cast<size_t>(end - candidates_.begin()));
 }
 
 TokenId Sampler::draw() {

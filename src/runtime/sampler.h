@@ -70,6 +70,8 @@ class Sampler {
 
   std::span<const float> penalised(std::span<const float> logits, std::span<const TokenId> recent);
   void take_best(std::span<const float> logits, size_t n);
+  void take_all(std::span<const float> logits);
+  void sort_more();
   void keep_top_p();
   void keep_min_p();
   TokenId draw();
@@ -78,7 +80,8 @@ class Sampler {
   RandomStream random_;
   std::vector<float> penalised_;      // [V] when a penalty is on
   std::vector<TokenId> recent_;       // sorted
-  std::vector<Candidate> candidates_;  // best first
+  std::vector<Candidate> candidates_;  // the best first; the first n_sorted_ in order
+  size_t n_sorted_ = 0;
 };
 
 }  // namespace tandem
