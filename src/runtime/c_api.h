@@ -1,7 +1,9 @@
-// What the files of the C API share: codes and error objects, structs that grow, strings that the caller frees.
+// What the files of the C API share: codes and error objects, structs that grow, strings that the
+// caller frees.
 //
 // Threading: no state of its own.
-// Errors: guarded() turns a Status, and whatever the standard library throws, into a code and an error object.
+// Errors: guarded() turns a Status, and whatever the standard library throws, into a code and an
+// error object.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "runtime/engine.h"
@@ -51,14 +54,15 @@ tandem_code guarded(tandem_error** error, Body body) noexcept {
   }
 }
 
-#define TANDEM_REQUIRE_ARGUMENT(argument) \
-  do {                                    \
+#define TANDEM_REQUIRE_ARGUMENT(argument)                                               \
+  do {                                                                                  \
     if ((argument) == nullptr) return ::tandem::invalid_argument(#argument " is NULL"); \
   } while (false)
 
 Status check_struct_bytes(size_t struct_bytes, size_t alignment, const char* name);
 
-// A caller's struct as this library knows it: fields past the caller's are zero.  NULL gives the defaults.
+// A caller's struct as this library knows it: fields past the caller's are zero.  NULL gives the
+// defaults.
 template <typename T>
 Result<T> read_struct(const T* in, const char* name) {
   T known = {};
@@ -71,8 +75,8 @@ Result<T> read_struct(const T* in, const char* name) {
   return known;
 }
 
-// Fills a caller's struct up to the size that the caller gave it; what only the caller knows becomes zero.
-// Requires: check_struct_bytes passed.
+// Fills a caller's struct up to the size that the caller gave it; what only the caller knows
+// becomes zero. Requires: check_struct_bytes passed.
 template <typename T>
 void write_struct(const T& value, T* out) {
   const size_t bytes = out->struct_bytes;
@@ -94,7 +98,8 @@ Status fill_struct(const T& value, T* out, const char* name) {
 char* copy_string(std::string_view text);
 
 // Copies min(capacity, all) ids; *n_tokens is the whole count.
-Status give_tokens(std::span<const TokenId> all, int32_t* tokens, size_t capacity, size_t* n_tokens);
+Status give_tokens(std::span<const TokenId> all, int32_t* tokens, size_t capacity,
+                   size_t* n_tokens);
 
 Result<std::vector<ChatMessage>> read_messages(const tandem_message* messages, size_t n_messages);
 Result<SamplingParameters> read_sampling(const tandem_sampling* sampling);

@@ -1,4 +1,5 @@
 // Engines of the C API.
+#include <algorithm>
 #include <utility>
 
 #include "runtime/c_api.h"
@@ -13,7 +14,8 @@ LogCallback log_callback(tandem_log_fn callback, void* user) {
   };
 }
 
-// A number where C has an enumeration; a C++ compiler may take any other value than the named ones for impossible.
+// A number where C has an enumeration; a C++ compiler may take any other value than the named ones
+// for impossible.
 template <typename Enum>
 int number_of(const Enum& value) {
   static_assert(sizeof(Enum) == sizeof(int));
@@ -94,7 +96,8 @@ Status give_tiers(const std::vector<TierReport>& all, tandem_tier_report* tiers,
   };
   for (size_t i = 0; i < n; ++i) {
     if (at(i)->struct_bytes != stride) {
-      return invalid_argument("tiers[" + std::to_string(i) + "].struct_bytes differs from that of tiers[0]");
+      return invalid_argument("tiers[" + std::to_string(i) +
+                              "].struct_bytes differs from that of tiers[0]");
     }
   }
   for (size_t i = 0; i < n; ++i) write_struct(report_of(all[i]), at(i));
@@ -109,8 +112,8 @@ using namespace tandem::c_api;
 
 extern "C" {
 
-tandem_code tandem_engine_create(const tandem_model* model, const tandem_engine_options* options, tandem_engine** out,
-                                 tandem_error** error) noexcept {
+tandem_code tandem_engine_create(const tandem_model* model, const tandem_engine_options* options,
+                                 tandem_engine** out, tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     TANDEM_REQUIRE_ARGUMENT(out);
@@ -133,8 +136,9 @@ tandem_code tandem_engine_get_info(const tandem_engine* engine, tandem_engine_in
   });
 }
 
-tandem_code tandem_engine_get_memory(const tandem_engine* engine, tandem_tier_report* tiers, size_t capacity,
-                                     size_t* n_tiers, tandem_error** error) noexcept {
+tandem_code tandem_engine_get_memory(const tandem_engine* engine, tandem_tier_report* tiers,
+                                     size_t capacity, size_t* n_tiers,
+                                     tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(engine);
     TANDEM_REQUIRE_ARGUMENT(n_tiers);

@@ -1,4 +1,5 @@
 // Errors, strings, structs and flags of the C API.
+#include <algorithm>
 #include <exception>
 #include <stdexcept>
 #include <system_error>
@@ -21,8 +22,15 @@ struct ErrorObject {
 
 // Given when there is no memory left for an error object; never freed.
 tandem_error* no_memory_for_error() {
-  static constinit tandem_error error = {
-      sizeof(tandem_error), TANDEM_ERROR_OUT_OF_MEMORY, "out of memory", "", "", "", TANDEM_NO_OFFSET, 0, 0};
+  static constinit tandem_error error = {sizeof(tandem_error),
+                                         TANDEM_ERROR_OUT_OF_MEMORY,
+                                         "out of memory",
+                                         "",
+                                         "",
+                                         "",
+                                         TANDEM_NO_OFFSET,
+                                         0,
+                                         0};
   return &error;
 }
 
@@ -34,7 +42,8 @@ Status status_of_exception() {
   } catch (const std::length_error& error) {
     return out_of_memory(std::string("a size is beyond what memory can hold: ") + error.what());
   } catch (const std::system_error& error) {
-    return error.code().category() == std::generic_category() || error.code().category() == std::system_category()
+    return error.code().category() == std::generic_category() ||
+                   error.code().category() == std::system_category()
                ? status_from_errno(error.code().value(), error.what())
                : internal_error(error.what());
   } catch (const std::exception& error) {
@@ -47,14 +56,10 @@ Status status_of_exception() {
 }  // namespace
 
 tandem_error error_view(const Status& status) {
-  return {sizeof(tandem_error),
-          static_cast<tandem_code>(status.code()),
-          status.message().c_str(),
-          status.file().c_str(),
-          status.tensor().c_str(),
-          status.suggestion().c_str(),
-          status.offset(),
-          status.bytes_needed(),
+  return {sizeof(tandem_error),     static_cast<tandem_code>(status.code()),
+          status.message().c_str(), status.file().c_str(),
+          status.tensor().c_str(),  status.suggestion().c_str(),
+          status.offset(),          status.bytes_needed(),
           status.bytes_available()};
 }
 
@@ -78,8 +83,8 @@ tandem_code report_exception(tandem_error** error) noexcept {
 }
 
 Status check_struct_bytes(size_t struct_bytes, size_t alignment, const char* name) {
-  const bool plausible =
-      struct_bytes >= sizeof(size_t) && struct_bytes <= kMaxStructBytes && struct_bytes % alignment == 0;
+  const bool plausible = struct_bytes >= sizeof(size_t) && struct_bytes <= kMaxStructBytes &&
+                         struct_bytes % alignment == 0;
   if (plausible) return ok_status();
   return invalid_argument(std::string(name) + ".struct_bytes is " + std::to_string(struct_bytes) +
                           ", expected the struct's size")
@@ -93,7 +98,8 @@ char* copy_string(std::string_view text) {
   return copy;
 }
 
-Status give_tokens(std::span<const TokenId> all, int32_t* tokens, size_t capacity, size_t* n_tokens) {
+Status give_tokens(std::span<const TokenId> all, int32_t* tokens, size_t capacity,
+                   size_t* n_tokens) {
   static_assert(sizeof(TokenId) == sizeof(int32_t));
   TANDEM_REQUIRE_ARGUMENT(n_tokens);
   if (capacity > 0) TANDEM_REQUIRE_ARGUMENT(tokens);
@@ -104,8 +110,8 @@ Status give_tokens(std::span<const TokenId> all, int32_t* tokens, size_t capacit
 }
 
 tandem_progress progress_of(const Progress& progress) {
-  return {sizeof(tandem_progress), static_cast<tandem_stage>(progress.stage), progress.done, progress.total,
-          progress.eta_seconds};
+  return {sizeof(tandem_progress), static_cast<tandem_stage>(progress.stage), progress.done,
+          progress.total, progress.eta_seconds};
 }
 
 ProgressCallback progress_callback(tandem_progress_fn callback, void* user) {

@@ -27,8 +27,8 @@ tandem_code tandem_machine_json(char** json, tandem_error** error) noexcept {
   });
 }
 
-tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes, tandem_bandwidth** out,
-                                    tandem_error** error) noexcept {
+tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes,
+                                    tandem_bandwidth** out, tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(out);
     Team::Options options;
@@ -40,13 +40,15 @@ tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes, t
     auto object = std::make_unique<tandem_bandwidth>();
     TANDEM_ASSIGN_OR_RETURN(object->team, Team::create(options));
     TANDEM_ASSIGN_OR_RETURN(
-        object->reader, profile::ReadBandwidth::create(*object->team, buffer_bytes > 0 ? buffer_bytes : uint64_t{1} << 30));
+        object->reader, profile::ReadBandwidth::create(
+                            *object->team, buffer_bytes > 0 ? buffer_bytes : uint64_t{1} << 30));
     *out = object.release();
     return ok_status();
   });
 }
 
-tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, double* gb_per_s, tandem_error** error) noexcept {
+tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, double* gb_per_s,
+                                     tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(bandwidth);
     TANDEM_REQUIRE_ARGUMENT(gb_per_s);

@@ -69,7 +69,8 @@ tandem_sampling sampling_of(const SamplingParameters& from) {
   return sampling;
 }
 
-Result<std::vector<RenderedPiece>> render(const Model& model, const tandem_message* messages, size_t n_messages) {
+Result<std::vector<RenderedPiece>> render(const Model& model, const tandem_message* messages,
+                                          size_t n_messages) {
   TANDEM_ASSIGN_OR_RETURN(const std::vector<ChatMessage> read, read_messages(messages, n_messages));
   return model.render(read);
 }
@@ -105,7 +106,8 @@ tandem_code tandem_model_open(const char* path, tandem_model** out, tandem_error
 
 void tandem_model_free(tandem_model* model) noexcept { delete model; }
 
-tandem_code tandem_model_get_info(const tandem_model* model, tandem_model_info* info, tandem_error** error) noexcept {
+tandem_code tandem_model_get_info(const tandem_model* model, tandem_model_info* info,
+                                  tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     TANDEM_REQUIRE_ARGUMENT(info);
@@ -113,7 +115,8 @@ tandem_code tandem_model_get_info(const tandem_model* model, tandem_model_info* 
   });
 }
 
-tandem_code tandem_model_json(const tandem_model* model, char** json, tandem_error** error) noexcept {
+tandem_code tandem_model_json(const tandem_model* model, char** json,
+                              tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     TANDEM_REQUIRE_ARGUMENT(json);
@@ -123,8 +126,9 @@ tandem_code tandem_model_json(const tandem_model* model, char** json, tandem_err
 }
 
 tandem_code tandem_model_tokenize(const tandem_model* model, const char* text, size_t text_bytes,
-                                  const tandem_tokenize_options* options, int32_t* tokens, size_t capacity,
-                                  size_t* n_tokens, tandem_error** error) noexcept {
+                                  const tandem_tokenize_options* options, int32_t* tokens,
+                                  size_t capacity, size_t* n_tokens,
+                                  tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     if (text_bytes > 0) TANDEM_REQUIRE_ARGUMENT(text);
@@ -133,45 +137,51 @@ tandem_code tandem_model_tokenize(const tandem_model* model, const char* text, s
     Tokenizer::EncodeOptions encode;
     encode.add_special = in.add_special != 0;
     encode.parse_special = in.parse_special != 0;
-    const std::string_view view = text_bytes > 0 ? std::string_view(text, text_bytes) : std::string_view();
-    TANDEM_ASSIGN_OR_RETURN(const std::vector<TokenId> ids, model->model->tokenizer().encode(view, encode));
+    const std::string_view view =
+        text_bytes > 0 ? std::string_view(text, text_bytes) : std::string_view();
+    TANDEM_ASSIGN_OR_RETURN(const std::vector<TokenId> ids,
+                            model->model->tokenizer().encode(view, encode));
     return give_tokens(ids, tokens, capacity, n_tokens);
   });
 }
 
-tandem_code tandem_model_detokenize(const tandem_model* model, const int32_t* tokens, size_t n_tokens,
-                                    int with_special, char** text, size_t* text_bytes,
-                                    tandem_error** error) noexcept {
+tandem_code tandem_model_detokenize(const tandem_model* model, const int32_t* tokens,
+                                    size_t n_tokens, int with_special, char** text,
+                                    size_t* text_bytes, tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     if (n_tokens > 0) TANDEM_REQUIRE_ARGUMENT(tokens);
     TANDEM_REQUIRE_ARGUMENT(text);
     TANDEM_RETURN_IF_ERROR(check_ids(tokens, n_tokens, model->model->info().n_vocabulary));
-    const std::string decoded = model->model->tokenizer().decode({tokens, n_tokens}, with_special != 0);
+    const std::string decoded =
+        model->model->tokenizer().decode({tokens, n_tokens}, with_special != 0);
     *text = copy_string(decoded);
     if (text_bytes != nullptr) *text_bytes = decoded.size();
     return ok_status();
   });
 }
 
-tandem_code tandem_model_count_tokens(const tandem_model* model, const tandem_message* messages, size_t n_messages,
-                                      size_t* n_tokens, tandem_error** error) noexcept {
+tandem_code tandem_model_count_tokens(const tandem_model* model, const tandem_message* messages,
+                                      size_t n_messages, size_t* n_tokens,
+                                      tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     TANDEM_REQUIRE_ARGUMENT(n_tokens);
-    TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces, render(*model->model, messages, n_messages));
+    TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces,
+                            render(*model->model, messages, n_messages));
     TANDEM_ASSIGN_OR_RETURN(const std::vector<TokenId> ids, model->model->tokenize_pieces(pieces));
     *n_tokens = ids.size();
     return ok_status();
   });
 }
 
-tandem_code tandem_model_render(const tandem_model* model, const tandem_message* messages, size_t n_messages,
-                                char** text, tandem_error** error) noexcept {
+tandem_code tandem_model_render(const tandem_model* model, const tandem_message* messages,
+                                size_t n_messages, char** text, tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     TANDEM_REQUIRE_ARGUMENT(text);
-    TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces, render(*model->model, messages, n_messages));
+    TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces,
+                            render(*model->model, messages, n_messages));
     std::string joined;
     for (const RenderedPiece& piece : pieces) joined += piece.text;
     *text = copy_string(joined);

@@ -1,4 +1,5 @@
 // Sessions of the C API.
+#include <algorithm>
 #include <atomic>
 #include <limits>
 #include <utility>
@@ -8,7 +9,8 @@
 struct tandem_session {
   explicit tandem_session(std::unique_ptr<tandem::Session> s) : session(std::move(s)) {}
 
-  // What the last event's pointers refer to.  Belongs to the consumer: the caller of next_event, or the callback's thread.
+  // What the last event's pointers refer to, and whether a caller of next_event is about to change
+  // it.  (Callbacks refer to the event that they are given.)
   tandem::Event event;
   tandem_error event_error = {};
   std::atomic<bool> consuming{false};
@@ -21,21 +23,25 @@ namespace {
 
 Result<std::vector<std::string>> read_stop(const tandem_request& request) {
   std::vector<std::string> stop;
-  if (request.n_stop > 0 && request.stop == nullptr) return invalid_argument("request.stop is NULL");
+  if (request.n_stop > 0 && request.stop == nullptr)
+    return invalid_argument("request.stop is NULL");
   for (size_t i = 0; i < request.n_stop; ++i) {
-    if (request.stop[i] == nullptr) return invalid_argument("request.stop[" + std::to_string(i) + "] is NULL");
+    if (request.stop[i] == nullptr)
+      return invalid_argument("request.stop[" + std::to_string(i) + "] is NULL");
     stop.emplace_back(request.stop[i]);
   }
   return stop;
 }
 
-// Exactly one of messages, text and tokens; a count without its array counts as given, so that it is found missing.
+// Exactly one of messages, text and tokens; a count without its array counts as given, so that it
+// is found missing.
 Status read_prompt(const tandem_request& in, Request& out) {
   const bool messages = in.messages != nullptr || in.n_messages > 0;
   const bool text = in.text != nullptr || in.text_bytes > 0;
   const bool tokens = in.tokens != nullptr || in.n_tokens > 0;
   if (int{messages} + int{text} + int{tokens} != 1) {
-    return invalid_argument("request has " + std::to_string(int{messages} + int{text} + int{tokens}) +
+    return invalid_argument("request has " +
+                            std::to_string(int{messages} + int{text} + int{tokens}) +
                             " of messages, text and tokens, expected exactly one");
   }
   if (messages) {
@@ -75,8 +81,8 @@ Result<SessionOptions> read_options(const tandem_session_options* options) {
   TANDEM_ASSIGN_OR_RETURN(const tandem_session_options in, read_struct(options, "options"));
   constexpr uint32_t kMaxQueueEvents = 1u << 20;
   if (in.queue_events > kMaxQueueEvents) {
-    return invalid_argument("options.queue_events is " + std::to_string(in.queue_events) + ", expected at most " +
-                            std::to_string(kMaxQueueEvents));
+    return invalid_argument("options.queue_events is " + std::to_string(in.queue_events) +
+                            ", expected at most " + std::to_string(kMaxQueueEvents));
   }
   SessionOptions out;
   out.n_context = in.n_context;
@@ -113,10 +119,12 @@ tandem_event event_view(const Event& event, tandem_error& error) {
   return view;
 }
 
-// The queue's consumer; a second one beside it is refused, because both would write what the event's pointers refer to.
+// The queue's consumer; a second one beside it is refused, because both would write what the
+// event's pointers refer to.
 class Consumer {
  public:
-  explicit Consumer(tandem_session& session) : session_(session), mine_(!session.consuming.exchange(true)) {}
+  explicit Consumer(tandem_session& session)
+      : session_(session), mine_(!session.consuming.exchange(true)) {}
   ~Consumer() {
     if (mine_) session_.consuming.store(false);
   }
@@ -140,13 +148,14 @@ using namespace tandem::c_api;
 
 extern "C" {
 
-tandem_code tandem_session_create(tandem_engine* engine, const tandem_session_options* options, tandem_session** out,
-                                  tandem_error** error) noexcept {
+tandem_code tandem_session_create(tandem_engine* engine, const tandem_session_options* options,
+                                  tandem_session** out, tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(engine);
     TANDEM_REQUIRE_ARGUMENT(out);
     TANDEM_ASSIGN_OR_RETURN(const SessionOptions read, read_options(options));
-    TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Session::create(*engine->engine, read));
+    TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<Session> session,
+                            Session::create(*engine->engine, read));
     *out = new tandem_session(std::move(session));
     return ok_status();
   });
@@ -159,7 +168,8 @@ tandem_code tandem_session_submit(tandem_session* session, const tandem_request*
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(request);
-    TANDEM_ASSIGN_OR_RETURN(Request read, read_request(session->session->engine().model(), request));
+    TANDEM_ASSIGN_OR_RETURN(Request read,
+                            read_request(session->session->engine().model(), request));
     return session->session->submit(std::move(read));
   });
 }
@@ -178,7 +188,8 @@ tandem_code tandem_session_next_event(tandem_session* session, int timeout_ms, t
   });
 }
 
-tandem_code tandem_session_event_fd(tandem_session* session, int* fd, tandem_error** error) noexcept {
+tandem_code tandem_session_event_fd(tandem_session* session, int* fd,
+                                    tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(fd);
@@ -187,8 +198,8 @@ tandem_code tandem_session_event_fd(tandem_session* session, int* fd, tandem_err
   });
 }
 
-tandem_code tandem_session_set_callback(tandem_session* session, tandem_event_fn callback, void* user,
-                                        tandem_error** error) noexcept {
+tandem_code tandem_session_set_callback(tandem_session* session, tandem_event_fn callback,
+                                        void* user, tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     if (callback == nullptr) return session->session->set_callback({});
@@ -205,7 +216,8 @@ void tandem_session_cancel(tandem_session* session) noexcept {
 }
 
 tandem_code tandem_session_evaluate(tandem_session* session, const int32_t* tokens, size_t n_tokens,
-                                    tandem_logits_fn callback, void* user, tandem_error** error) noexcept {
+                                    tandem_logits_fn callback, void* user,
+                                    tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(tokens);
@@ -215,12 +227,14 @@ tandem_code tandem_session_evaluate(tandem_session* session, const int32_t* toke
         return callback(user, index, logits.data(), logits.size());
       };
     }
-    return session->session->evaluate(std::vector<TokenId>(tokens, tokens + n_tokens), std::move(give));
+    return session->session->evaluate(std::vector<TokenId>(tokens, tokens + n_tokens),
+                                      std::move(give));
   });
 }
 
-tandem_code tandem_session_get_tokens(const tandem_session* session, int32_t* tokens, size_t capacity,
-                                      size_t* n_tokens, tandem_error** error) noexcept {
+tandem_code tandem_session_get_tokens(const tandem_session* session, int32_t* tokens,
+                                      size_t capacity, size_t* n_tokens,
+                                      tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_ASSIGN_OR_RETURN(const std::vector<TokenId> held, session->session->tokens());
@@ -228,7 +242,8 @@ tandem_code tandem_session_get_tokens(const tandem_session* session, int32_t* to
   });
 }
 
-tandem_code tandem_session_truncate(tandem_session* session, size_t n_tokens, tandem_error** error) noexcept {
+tandem_code tandem_session_truncate(tandem_session* session, size_t n_tokens,
+                                    tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     constexpr auto kMost = static_cast<size_t>(std::numeric_limits<int64_t>::max());
@@ -236,7 +251,8 @@ tandem_code tandem_session_truncate(tandem_session* session, size_t n_tokens, ta
   });
 }
 
-tandem_code tandem_session_fork(tandem_session* session, tandem_session** out, tandem_error** error) noexcept {
+tandem_code tandem_session_fork(tandem_session* session, tandem_session** out,
+                                tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(out);
@@ -246,7 +262,8 @@ tandem_code tandem_session_fork(tandem_session* session, tandem_session** out, t
   });
 }
 
-tandem_code tandem_session_save(tandem_session* session, const char* path, tandem_error** error) noexcept {
+tandem_code tandem_session_save(tandem_session* session, const char* path,
+                                tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(path);
@@ -254,7 +271,8 @@ tandem_code tandem_session_save(tandem_session* session, const char* path, tande
   });
 }
 
-tandem_code tandem_session_load(tandem_session* session, const char* path, tandem_error** error) noexcept {
+tandem_code tandem_session_load(tandem_session* session, const char* path,
+                                tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(path);

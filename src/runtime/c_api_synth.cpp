@@ -9,7 +9,8 @@ namespace {
 Result<SynthOptions> read_options(const char* output_path, const tandem_synth_options& in) {
   SynthOptions out;
   out.output = output_path;
-  out.like = in.like != nullptr ? in.like : "";  // an unknown name; the error lists those that are known
+  out.like =
+      in.like != nullptr ? in.like : "";  // an unknown name; the error lists those that are known
   out.n_layers = in.n_layers;
   out.seed = in.seed;
   if (in.type != nullptr) {

@@ -1,20 +1,21 @@
-// Counts every allocation of the process while an engine decodes.  A program of its own, because it replaces malloc;
-// under sanitizers, which do so themselves, it counts nothing and skips.
+// Counts every allocation of the process while an engine decodes.  A program of its own, because it
+// replaces malloc; under sanitizers, which do so themselves, it counts nothing and skips.
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 
-#include "runtime/api.h"
-#include "runtime/model.h"
 #include "dispatch/executor.h"
 #include "kernels_cpu/dispatch.h"
+#include "runtime/api.h"
+#include "runtime/model.h"
 #include "status_matchers.h"
 
 namespace {
 std::atomic<bool> counting{false};
 std::atomic<uint64_t> n_allocations{0};
 void count() {
-  if (counting.load(std::memory_order_relaxed)) n_allocations.fetch_add(1, std::memory_order_relaxed);
+  if (counting.load(std::memory_order_relaxed))
+    n_allocations.fetch_add(1, std::memory_order_relaxed);
 }
 }  // namespace
 
@@ -46,7 +47,8 @@ __attribute__((visibility("default"))) void* aligned_alloc(size_t alignment, siz
   count();
   return __libc_memalign(alignment, bytes);
 }
-__attribute__((visibility("default"))) int posix_memalign(void** out, size_t alignment, size_t bytes) {
+__attribute__((visibility("default"))) int posix_memalign(void** out, size_t alignment,
+                                                          size_t bytes) {
   count();
   *out = __libc_memalign(alignment, bytes);
   return *out != nullptr ? 0 : 12;  // ENOMEM
@@ -97,8 +99,8 @@ TEST_P(NoAllocations, ByTheExecutorPerToken) {
   auto executor = Executor::create(program, **store, **team, *kernels, {});
   ASSERT_THAT(executor, is_ok());
   const ModelShape& shape = program.shape;
-  auto sequence =
-      SequenceState::create({shape.n_layers, shape.n_kv_heads, shape.head_width, KvType::kF16}, 256);
+  auto sequence = SequenceState::create(
+      {shape.n_layers, shape.n_kv_heads, shape.head_width, KvType::kF16}, 256);
   ASSERT_THAT(sequence, is_ok());
 
   const std::vector<int32_t> tokens = some_tokens(200);
@@ -141,7 +143,8 @@ TEST_P(NoAllocations, ByASessionPerTokenItsConsumerIncluded) {
   drain(session.get());
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, NoAllocations, ::testing::Values("llama-mha", "qwen3moe", "llama-q4_k"),
+INSTANTIATE_TEST_SUITE_P(Models, NoAllocations,
+                         ::testing::Values("llama-mha", "qwen3moe", "llama-q4_k"),
                          [](const auto& instance) {
                            std::string name = instance.param;
                            std::replace(name.begin(), name.end(), '-', '_');

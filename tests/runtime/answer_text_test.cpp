@@ -6,7 +6,8 @@ namespace tandem {
 namespace {
 
 // All that is given out, piece by piece, joined with '|'.
-std::string pieces(AnswerText& answer, const std::vector<std::string>& tokens, bool* stopped = nullptr) {
+std::string pieces(AnswerText& answer, const std::vector<std::string>& tokens,
+                   bool* stopped = nullptr) {
   std::string joined;
   bool stop = false;
   for (const std::string& token : tokens) {
@@ -22,7 +23,8 @@ std::string pieces(AnswerText& answer, const std::vector<std::string>& tokens, b
 
 TEST(AnswerText, GivesCharactersOnlyWhole) {
   AnswerText answer({});
-  EXPECT_EQ("a||\xC3\xA9|||\xE2\x82\xAC|", pieces(answer, {"a", "\xC3", "\xA9", "\xE2", "\x82", "\xAC"}));
+  EXPECT_EQ("a||\xC3\xA9|||\xE2\x82\xAC|",
+            pieces(answer, {"a", "\xC3", "\xA9", "\xE2", "\x82", "\xAC"}));
 }
 
 TEST(AnswerText, ReplacesWhatCannotBecomeACharacter) {

@@ -36,10 +36,13 @@ inline double ms_since(Clock::time_point start) {
 // What the API promises for a cancel; sanitizers slow everything ten- to twentyfold.
 inline constexpr double kCancelMs = kSanitized ? 2000 : 100;
 
-inline std::string fixture(const std::string& name) { return std::string(TANDEM_FIXTURES) + "/" + name; }
+inline std::string fixture(const std::string& name) {
+  return std::string(TANDEM_FIXTURES) + "/" + name;
+}
 inline std::string golden_model(const std::string& name) {
   const std::string whole = fixture("golden/" + name + ".gguf");
-  return std::filesystem::exists(whole) ? whole : fixture("golden/" + name + "-00001-of-00003.gguf");
+  return std::filesystem::exists(whole) ? whole
+                                        : fixture("golden/" + name + "-00001-of-00003.gguf");
 }
 
 // An error object and its owner: pass `error` where the API wants a tandem_error**.
@@ -93,14 +96,16 @@ inline tandem_engine_options engine_options(unsigned n_threads = 2, uint32_t n_c
   return options;
 }
 
-inline EnginePtr create_engine(const tandem_model* model, const tandem_engine_options& options = engine_options()) {
+inline EnginePtr create_engine(const tandem_model* model,
+                               const tandem_engine_options& options = engine_options()) {
   Error error;
   tandem_engine* engine = nullptr;
   EXPECT_EQ(TANDEM_OK, tandem_engine_create(model, &options, &engine, error)) << error.text();
   return EnginePtr(engine);
 }
 
-inline SessionPtr create_session(tandem_engine* engine, uint32_t n_context = 0, uint32_t queue_events = 0) {
+inline SessionPtr create_session(tandem_engine* engine, uint32_t n_context = 0,
+                                 uint32_t queue_events = 0) {
   Error error;
   tandem_session_options options = TANDEM_INIT(tandem_session_options);
   options.n_context = n_context;
@@ -135,15 +140,16 @@ inline std::vector<int32_t> held_tokens(const tandem_session* session) {
   return tokens;
 }
 
-inline std::vector<int32_t> tokenize(const tandem_model* model, const std::string& text, bool parse_special = false) {
+inline std::vector<int32_t> tokenize(const tandem_model* model, const std::string& text,
+                                     bool parse_special = false) {
   tandem_tokenize_options options = TANDEM_INIT(tandem_tokenize_options);
   options.parse_special = parse_special ? 1 : 0;
   size_t n = 0;
-  EXPECT_EQ(TANDEM_OK,
-            tandem_model_tokenize(model, text.data(), text.size(), &options, nullptr, 0, &n, nullptr));
+  EXPECT_EQ(TANDEM_OK, tandem_model_tokenize(model, text.data(), text.size(), &options, nullptr, 0,
+                                             &n, nullptr));
   std::vector<int32_t> tokens(n);
-  EXPECT_EQ(TANDEM_OK,
-            tandem_model_tokenize(model, text.data(), text.size(), &options, tokens.data(), n, &n, nullptr));
+  EXPECT_EQ(TANDEM_OK, tandem_model_tokenize(model, text.data(), text.size(), &options,
+                                             tokens.data(), n, &n, nullptr));
   return tokens;
 }
 
@@ -166,7 +172,8 @@ struct Answer {
     Taken taken;
     taken.event = event;
     taken.text.assign(event.text, event.text_bytes);
-    if (event.kind == TANDEM_EVENT_DONE && event.error != nullptr) taken.error_text = event.error->text;
+    if (event.kind == TANDEM_EVENT_DONE && event.error != nullptr)
+      taken.error_text = event.error->text;
     taken.event.text = nullptr;
     taken.event.error = nullptr;
     if (event.kind == TANDEM_EVENT_TOKEN) {
@@ -250,7 +257,8 @@ inline std::vector<float> evaluate(tandem_session* session, const std::vector<in
     all->insert(all->end(), logits, logits + n);
     return 0;
   };
-  EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(session, tokens.data(), tokens.size(), take, &rows, error))
+  EXPECT_EQ(TANDEM_OK,
+            tandem_session_evaluate(session, tokens.data(), tokens.size(), take, &rows, error))
       << error.text();
   return rows;
 }

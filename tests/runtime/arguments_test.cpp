@@ -53,28 +53,45 @@ TEST_F(ArgumentsTest, NullIsNamedAndNeverFollowed) {
   expect_invalid("info", [&](E x) { return tandem_model_get_info(model, nullptr, x); });
   expect_invalid("model", [&](E x) { return tandem_model_json(nullptr, &string, x); });
   expect_invalid("json", [&](E x) { return tandem_model_json(model, nullptr, x); });
-  expect_invalid("model", [&](E x) { return tandem_model_tokenize(nullptr, text, 1, nullptr, nullptr, 0, &n, x); });
-  expect_invalid("text", [&](E x) { return tandem_model_tokenize(model, nullptr, 1, nullptr, nullptr, 0, &n, x); });
-  expect_invalid("tokens", [&](E x) { return tandem_model_tokenize(model, text, 1, nullptr, nullptr, 1, &n, x); });
+  expect_invalid("model", [&](E x) {
+    return tandem_model_tokenize(nullptr, text, 1, nullptr, nullptr, 0, &n, x);
+  });
+  expect_invalid("text", [&](E x) {
+    return tandem_model_tokenize(model, nullptr, 1, nullptr, nullptr, 0, &n, x);
+  });
+  expect_invalid("tokens", [&](E x) {
+    return tandem_model_tokenize(model, text, 1, nullptr, nullptr, 1, &n, x);
+  });
+  expect_invalid("n_tokens", [&](E x) {
+    return tandem_model_tokenize(model, text, 1, nullptr, nullptr, 0, nullptr, x);
+  });
+  expect_invalid(
+      "model", [&](E x) { return tandem_model_detokenize(nullptr, &token, 1, 0, &string, &n, x); });
+  expect_invalid(
+      "tokens", [&](E x) { return tandem_model_detokenize(model, nullptr, 1, 0, &string, &n, x); });
+  expect_invalid("text",
+                 [&](E x) { return tandem_model_detokenize(model, &token, 1, 0, nullptr, &n, x); });
+  expect_invalid("model",
+                 [&](E x) { return tandem_model_count_tokens(nullptr, &message, 1, &n, x); });
+  expect_invalid("messages",
+                 [&](E x) { return tandem_model_count_tokens(model, nullptr, 1, &n, x); });
   expect_invalid("n_tokens",
-                 [&](E x) { return tandem_model_tokenize(model, text, 1, nullptr, nullptr, 0, nullptr, x); });
-  expect_invalid("model", [&](E x) { return tandem_model_detokenize(nullptr, &token, 1, 0, &string, &n, x); });
-  expect_invalid("tokens", [&](E x) { return tandem_model_detokenize(model, nullptr, 1, 0, &string, &n, x); });
-  expect_invalid("text", [&](E x) { return tandem_model_detokenize(model, &token, 1, 0, nullptr, &n, x); });
-  expect_invalid("model", [&](E x) { return tandem_model_count_tokens(nullptr, &message, 1, &n, x); });
-  expect_invalid("messages", [&](E x) { return tandem_model_count_tokens(model, nullptr, 1, &n, x); });
-  expect_invalid("n_tokens", [&](E x) { return tandem_model_count_tokens(model, &message, 1, nullptr, x); });
-  expect_invalid("model", [&](E x) { return tandem_model_render(nullptr, &message, 1, &string, x); });
+                 [&](E x) { return tandem_model_count_tokens(model, &message, 1, nullptr, x); });
+  expect_invalid("model",
+                 [&](E x) { return tandem_model_render(nullptr, &message, 1, &string, x); });
   expect_invalid("text", [&](E x) { return tandem_model_render(model, &message, 1, nullptr, x); });
-  expect_invalid("model", [&](E x) { return tandem_model_default_sampling(nullptr, &sampling, x); });
+  expect_invalid("model",
+                 [&](E x) { return tandem_model_default_sampling(nullptr, &sampling, x); });
   expect_invalid("sampling", [&](E x) { return tandem_model_default_sampling(model, nullptr, x); });
   expect_invalid("model", [&](E x) { return tandem_engine_create(nullptr, nullptr, &e, x); });
   expect_invalid("out", [&](E x) { return tandem_engine_create(model, nullptr, nullptr, x); });
   expect_invalid("engine", [&](E x) { return tandem_engine_get_info(nullptr, &engine_info, x); });
   expect_invalid("info", [&](E x) { return tandem_engine_get_info(engine, nullptr, x); });
-  expect_invalid("engine", [&](E x) { return tandem_engine_get_memory(nullptr, nullptr, 0, &n, x); });
+  expect_invalid("engine",
+                 [&](E x) { return tandem_engine_get_memory(nullptr, nullptr, 0, &n, x); });
   expect_invalid("tiers", [&](E x) { return tandem_engine_get_memory(engine, nullptr, 1, &n, x); });
-  expect_invalid("n_tiers", [&](E x) { return tandem_engine_get_memory(engine, nullptr, 0, nullptr, x); });
+  expect_invalid("n_tiers",
+                 [&](E x) { return tandem_engine_get_memory(engine, nullptr, 0, nullptr, x); });
   expect_invalid("engine", [&](E x) { return tandem_session_create(nullptr, nullptr, &s, x); });
   expect_invalid("out", [&](E x) { return tandem_session_create(engine, nullptr, nullptr, x); });
   expect_invalid("session", [&](E x) { return tandem_session_submit(nullptr, &request, x); });
@@ -83,11 +100,18 @@ TEST_F(ArgumentsTest, NullIsNamedAndNeverFollowed) {
   expect_invalid("event", [&](E x) { return tandem_session_next_event(session, 0, nullptr, x); });
   expect_invalid("session", [&](E x) { return tandem_session_event_fd(nullptr, &fd, x); });
   expect_invalid("fd", [&](E x) { return tandem_session_event_fd(session, nullptr, x); });
-  expect_invalid("session", [&](E x) { return tandem_session_set_callback(nullptr, nullptr, nullptr, x); });
-  expect_invalid("session", [&](E x) { return tandem_session_evaluate(nullptr, &token, 1, nullptr, nullptr, x); });
-  expect_invalid("tokens", [&](E x) { return tandem_session_evaluate(session, nullptr, 1, nullptr, nullptr, x); });
-  expect_invalid("session", [&](E x) { return tandem_session_get_tokens(nullptr, nullptr, 0, &n, x); });
-  expect_invalid("n_tokens", [&](E x) { return tandem_session_get_tokens(session, nullptr, 0, nullptr, x); });
+  expect_invalid("session",
+                 [&](E x) { return tandem_session_set_callback(nullptr, nullptr, nullptr, x); });
+  expect_invalid("session", [&](E x) {
+    return tandem_session_evaluate(nullptr, &token, 1, nullptr, nullptr, x);
+  });
+  expect_invalid("tokens", [&](E x) {
+    return tandem_session_evaluate(session, nullptr, 1, nullptr, nullptr, x);
+  });
+  expect_invalid("session",
+                 [&](E x) { return tandem_session_get_tokens(nullptr, nullptr, 0, &n, x); });
+  expect_invalid("n_tokens",
+                 [&](E x) { return tandem_session_get_tokens(session, nullptr, 0, nullptr, x); });
   expect_invalid("session", [&](E x) { return tandem_session_truncate(nullptr, 0, x); });
   expect_invalid("session", [&](E x) { return tandem_session_fork(nullptr, &s, x); });
   expect_invalid("out", [&](E x) { return tandem_session_fork(session, nullptr, x); });
@@ -95,7 +119,8 @@ TEST_F(ArgumentsTest, NullIsNamedAndNeverFollowed) {
   expect_invalid("path", [&](E x) { return tandem_session_save(session, nullptr, x); });
   expect_invalid("session", [&](E x) { return tandem_session_load(nullptr, text, x); });
   expect_invalid("path", [&](E x) { return tandem_session_load(session, nullptr, x); });
-  expect_invalid("session", [&](E x) { return tandem_session_get_info(nullptr, &session_info, x); });
+  expect_invalid("session",
+                 [&](E x) { return tandem_session_get_info(nullptr, &session_info, x); });
   expect_invalid("info", [&](E x) { return tandem_session_get_info(session, nullptr, x); });
   tandem_model_free(nullptr);
   tandem_engine_free(nullptr);
@@ -111,29 +136,40 @@ TEST_F(ArgumentsTest, ARequestHasExactlyOneKindOfPromptAndNoNullInside) {
   const auto refused = [&](const char* what, const std::function<void(tandem_request&)>& change) {
     tandem_request request = TANDEM_INIT(tandem_request);
     change(request);
-    expect_invalid(what, [&](tandem_error** x) { return tandem_session_submit(session, &request, x); });
+    expect_invalid(what,
+                   [&](tandem_error** x) { return tandem_session_submit(session, &request, x); });
   };
   const int32_t token = 7;
-  const tandem_message no_role = {nullptr, "hello"}, no_content = {"user", nullptr}, good = {"user", "hello"};
+  const tandem_message no_role = {nullptr, "hello"}, no_content = {"user", nullptr},
+                       good = {"user", "hello"};
   const char* stops[] = {"a", nullptr};
   const char* empty_stop[] = {""};
   refused("exactly one", [&](tandem_request&) {});
-  refused("exactly one", [&](tandem_request& r) { r.text = "a", r.text_bytes = 1, r.tokens = &token, r.n_tokens = 1; });
+  refused("exactly one", [&](tandem_request& r) {
+    r.text = "a", r.text_bytes = 1, r.tokens = &token, r.n_tokens = 1;
+  });
   refused("messages is NULL", [&](tandem_request& r) { r.n_messages = 1; });
   refused("text is NULL", [&](tandem_request& r) { r.text_bytes = 1; });
   refused("tokens is NULL", [&](tandem_request& r) { r.n_tokens = 1; });
   refused("messages[0].role", [&](tandem_request& r) { r.messages = &no_role, r.n_messages = 1; });
-  refused("messages[0].content", [&](tandem_request& r) { r.messages = &no_content, r.n_messages = 1; });
-  refused("stop is NULL", [&](tandem_request& r) { r.messages = &good, r.n_messages = 1, r.n_stop = 1; });
-  refused("stop[1]", [&](tandem_request& r) { r.messages = &good, r.n_messages = 1, r.stop = stops, r.n_stop = 2; });
-  refused("empty", [&](tandem_request& r) { r.messages = &good, r.n_messages = 1, r.stop = empty_stop, r.n_stop = 1; });
+  refused("messages[0].content",
+          [&](tandem_request& r) { r.messages = &no_content, r.n_messages = 1; });
+  refused("stop is NULL",
+          [&](tandem_request& r) { r.messages = &good, r.n_messages = 1, r.n_stop = 1; });
+  refused("stop[1]", [&](tandem_request& r) {
+    r.messages = &good, r.n_messages = 1, r.stop = stops, r.n_stop = 2;
+  });
+  refused("empty", [&](tandem_request& r) {
+    r.messages = &good, r.n_messages = 1, r.stop = empty_stop, r.n_stop = 1;
+  });
 }
 
 TEST_F(ArgumentsTest, SamplingOutOfRangeIsRefused) {
   const auto refused = [&](const std::function<void(tandem_sampling&)>& change) {
     TokenRequest request({7}, 1, greedy(model));
     change(request.sampling);
-    EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_session_submit(session, &request.request, nullptr));
+    EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+              tandem_session_submit(session, &request.request, nullptr));
   };
   refused([](tandem_sampling& s) { s.temperature = -1; });
   refused([](tandem_sampling& s) { s.temperature = NAN; });
@@ -169,12 +205,14 @@ TEST_F(ArgumentsTest, OptionsOutOfRangeAreRefused) {
 TEST_F(ArgumentsTest, TokensOutsideTheVocabularyAreRefused) {
   char* text = nullptr;
   for (const int32_t bad : {-1, static_cast<int32_t>(loaded_.n_vocabulary()), INT32_MAX}) {
-    EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_model_detokenize(model, &bad, 1, 0, &text, nullptr, nullptr));
+    EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+              tandem_model_detokenize(model, &bad, 1, 0, &text, nullptr, nullptr));
     const TokenRequest request({7, bad}, 1, greedy(model));
     Error error;
     const tandem_code code = tandem_session_submit(session, &request.request, error);
-    const bool refused = code == TANDEM_ERROR_INVALID_ARGUMENT ||
-                         (code == TANDEM_OK && drain(session).done.event.finish == TANDEM_FINISH_ERROR);
+    const bool refused =
+        code == TANDEM_ERROR_INVALID_ARGUMENT ||
+        (code == TANDEM_OK && drain(session).done.event.finish == TANDEM_FINISH_ERROR);
     EXPECT_TRUE(refused) << bad;
   }
 }
@@ -184,16 +222,19 @@ TEST_F(ArgumentsTest, StructBytesThatNobodySetAreRefused) {
     tandem_model_info info = TANDEM_INIT(tandem_model_info);
     info.struct_bytes = bytes;
     info.n_layers = 77;
-    expect_invalid("info.struct_bytes", [&](tandem_error** x) { return tandem_model_get_info(model, &info, x); });
+    expect_invalid("info.struct_bytes",
+                   [&](tandem_error** x) { return tandem_model_get_info(model, &info, x); });
     EXPECT_EQ(77u, info.n_layers);
     tandem_session_options options = {bytes, 0, 0};
     tandem_session* s = nullptr;
-    expect_invalid("options.struct_bytes",
-                   [&](tandem_error** x) { return tandem_session_create(engine, &options, &s, x); });
+    expect_invalid("options.struct_bytes", [&](tandem_error** x) {
+      return tandem_session_create(engine, &options, &s, x);
+    });
     tandem_event event = TANDEM_INIT(tandem_event);
     event.struct_bytes = bytes;
-    expect_invalid("event.struct_bytes",
-                   [&](tandem_error** x) { return tandem_session_next_event(session, 0, &event, x); });
+    expect_invalid("event.struct_bytes", [&](tandem_error** x) {
+      return tandem_session_next_event(session, 0, &event, x);
+    });
   }
 }
 
@@ -205,11 +246,13 @@ TEST_F(ArgumentsTest, AnOlderCallersSmallerStructIsFilledOnlyToItsSize) {
   EXPECT_EQ(offsetof(tandem_model_info, file_bytes), info.struct_bytes);
   EXPECT_STREQ("llama", info.architecture);
   const auto* bytes = reinterpret_cast<const unsigned char*>(&info);
-  for (size_t i = offsetof(tandem_model_info, file_bytes); i < sizeof(info); ++i) ASSERT_EQ(0xAB, bytes[i]) << i;
+  for (size_t i = offsetof(tandem_model_info, file_bytes); i < sizeof(info); ++i)
+    ASSERT_EQ(0xAB, bytes[i]) << i;
 }
 
 TEST_F(ArgumentsTest, WhatAnOlderCallerDoesNotKnowIsZero) {
-  tandem_session_options options = {sizeof(size_t), 9999999, 0};  // n_context lies past the caller's end
+  tandem_session_options options = {sizeof(size_t), 9999999,
+                                    0};  // n_context lies past the caller's end
   tandem_session* s = nullptr;
   Error error;
   ASSERT_TANDEM_OK(tandem_session_create(engine, &options, &s, error), error);
@@ -322,20 +365,23 @@ TEST_F(ArgumentsTest, ModelInfoDescribesTheFile) {
   EXPECT_LT(info.n_active_parameters, info.n_parameters);
   char* json = nullptr;
   ASSERT_EQ(TANDEM_OK, tandem_model_json(moe.model.get(), &json, nullptr));
-  EXPECT_THAT(json, ::testing::AllOf(::testing::StartsWith("{"), HasSubstr("\"tensors\""), HasSubstr("qwen3moe")));
+  EXPECT_THAT(json, ::testing::AllOf(::testing::StartsWith("{"), HasSubstr("\"tensors\""),
+                                     HasSubstr("qwen3moe")));
   tandem_string_free(json);
 }
 
 // ---- Refusals before anything is loaded ----
 
 TEST_F(ArgumentsTest, WeightsAndKvThatDoNotFitAreRefusedBeforeLoadingWithTheNumbers) {
-  tandem_engine_options options = engine_options(2, 1u << 27);  // 2^27 tokens of KV: more than any machine has free
+  tandem_engine_options options =
+      engine_options(2, 1u << 27);  // 2^27 tokens of KV: more than any machine has free
   int n_progress = 0;
   options.progress_user = &n_progress;
   options.progress = [](void* user, const tandem_progress*) { ++*static_cast<int*>(user); };
   tandem_engine* e = nullptr;
   Error error;
-  ASSERT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, tandem_engine_create(model, &options, &e, error)) << error.text();
+  ASSERT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, tandem_engine_create(model, &options, &e, error))
+      << error.text();
   EXPECT_GT(error->bytes_needed, error->bytes_available);
   EXPECT_GT(error->bytes_needed, uint64_t{1} << 27);
   EXPECT_GT(error->bytes_available, 0u);

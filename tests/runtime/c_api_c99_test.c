@@ -1,5 +1,6 @@
-/* The whole life of a conversation through the C API, as a C99 program: compiled with -std=c99 and every warning an
- * error.  Usage: c_api_c99_test MODEL FOLDER.  Prints what failed; exits with 1 then. */
+/* The whole life of a conversation through the C API, as a C99 program: compiled with -std=c99 and
+ * every warning an error.  Usage: c_api_c99_test MODEL FOLDER.  Prints what failed; exits with 1
+ * then. */
 #define _POSIX_C_SOURCE 200809L /* poll; the header itself needs nothing beyond C99 */
 #include <poll.h>
 #include <stdio.h>
@@ -18,7 +19,8 @@ static void check(int good, const char* what, tandem_error* error) {
 #define CHECK(call) check((call) == TANDEM_OK, #call, error)
 #define REQUIRE(condition) check((condition), #condition, NULL)
 
-static int take_until_done(tandem_session* session, int fd, int32_t* tokens, uint64_t* n_evaluated) {
+static int take_until_done(tandem_session* session, int fd, int32_t* tokens,
+                           uint64_t* n_evaluated) {
   tandem_error* error = NULL;
   int n = 0;
   for (;;) {
@@ -46,7 +48,8 @@ static int take_until_done(tandem_session* session, int fd, int32_t* tokens, uin
   }
 }
 
-static int ask(tandem_model* model, tandem_session* session, const char* text, int32_t* tokens, uint64_t* n_evaluated) {
+static int ask(tandem_model* model, tandem_session* session, const char* text, int32_t* tokens,
+               uint64_t* n_evaluated) {
   tandem_error* error = NULL;
   tandem_sampling sampling = TANDEM_INIT(tandem_sampling);
   tandem_request request = TANDEM_INIT(tandem_request);
@@ -113,7 +116,8 @@ int main(int argc, char** argv) {
   CHECK(tandem_session_evaluate(second, ids, n_ids, count_rows, &n_rows, &error));
   REQUIRE(n_rows == n_ids);
 
-  /* A first turn, then the same second turn three times: by the session, by a fork and after saving and loading. */
+  /* A first turn, then the same second turn three times: by the session, by a fork and after saving
+   * and loading. */
   ask(model, first, kText, original, &n_evaluated);
   REQUIRE(n_evaluated == n_ids);
   CHECK(tandem_session_save(first, path, &error));

@@ -24,7 +24,8 @@ class ConcurrencyTest : public ::testing::Test {
   }
   // A prompt that takes seconds.
   std::unique_ptr<TokenRequest> long_prompt() const {
-    return std::make_unique<TokenRequest>(some_tokens(kLongContext - 100), 5, seeded(loaded_.model.get(), 5));
+    return std::make_unique<TokenRequest>(some_tokens(kLongContext - 100), 5,
+                                          seeded(loaded_.model.get(), 5));
   }
   void expect_usable(tandem_session* session) const {
     Error error;
@@ -44,8 +45,8 @@ tandem_event next(tandem_session* session, int timeout_ms = 60000) {
   return event;
 }
 
-// The least time that `timed` takes, each time after `prepare`: other programs may hold the processors for a while, and
-// what is promised is what the library adds to that.
+// The least time that `timed` takes, each time after `prepare`: other programs may hold the
+// processors for a while, and what is promised is what the library adds to that.
 template <typename Prepare, typename Timed>
 double best_of_three(Prepare prepare, Timed timed) {
   double least = INFINITY;
@@ -69,13 +70,15 @@ TEST_F(ConcurrencyTest, EverySecondCallerIsBusyWhileARequestRuns) {
   const int32_t token = 7;
   EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_submit(session.get(), &request->request, error));
   EXPECT_THAT(error.text(), HasSubstr("running"));
-  EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_evaluate(session.get(), &token, 1, nullptr, nullptr, nullptr));
+  EXPECT_EQ(TANDEM_ERROR_BUSY,
+            tandem_session_evaluate(session.get(), &token, 1, nullptr, nullptr, nullptr));
   EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_truncate(session.get(), 0, nullptr));
   EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_get_tokens(session.get(), nullptr, 0, &n, nullptr));
   EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_fork(session.get(), &fork, nullptr));
   EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_save(session.get(), "/nowhere/s", nullptr));
   EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_load(session.get(), "/nowhere/s", nullptr));
-  EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_set_callback(session.get(), nullptr, nullptr, nullptr));
+  EXPECT_EQ(TANDEM_ERROR_BUSY,
+            tandem_session_set_callback(session.get(), nullptr, nullptr, nullptr));
   tandem_session_cancel(session.get());
   EXPECT_EQ(TANDEM_FINISH_CANCELLED, drain(session.get()).done.event.finish);
   expect_usable(session.get());
@@ -104,20 +107,22 @@ TEST_F(ConcurrencyTest, OfManyCallersAtOnceOneIsServed) {
 TEST_F(ConcurrencyTest, CancelWhileThePromptIsProcessed) {
   const SessionPtr session = loaded_.session();
   const auto request = long_prompt();
-  const double least_ms = best_of_three([&] {
-    ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
-    submit(session.get(), request->request);
-    std::this_thread::sleep_for(100ms);
-  }, [&] {
-    tandem_session_cancel(session.get());
-    const Answer answer = drain(session.get());
-    EXPECT_EQ(TANDEM_FINISH_CANCELLED, answer.done.event.finish);
-    EXPECT_EQ(answer.done.event.n_prompt_evaluated, answer.done.event.n_kept);
-    EXPECT_LT(answer.done.event.n_kept, request->tokens.size());
-    const std::vector<int32_t> held = held_tokens(session.get());
-    EXPECT_EQ(answer.done.event.n_kept, held.size());
-    EXPECT_TRUE(std::equal(held.begin(), held.end(), request->tokens.begin()));
-  });
+  const double least_ms = best_of_three(
+      [&] {
+        ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
+        submit(session.get(), request->request);
+        std::this_thread::sleep_for(100ms);
+      },
+      [&] {
+        tandem_session_cancel(session.get());
+        const Answer answer = drain(session.get());
+        EXPECT_EQ(TANDEM_FINISH_CANCELLED, answer.done.event.finish);
+        EXPECT_EQ(answer.done.event.n_prompt_evaluated, answer.done.event.n_kept);
+        EXPECT_LT(answer.done.event.n_kept, request->tokens.size());
+        const std::vector<int32_t> held = held_tokens(session.get());
+        EXPECT_EQ(answer.done.event.n_kept, held.size());
+        EXPECT_TRUE(std::equal(held.begin(), held.end(), request->tokens.begin()));
+      });
   EXPECT_LT(least_ms, kCancelMs);
   expect_usable(session.get());
 }
@@ -159,17 +164,20 @@ TEST_F(ConcurrencyTest, CancelWhileEvaluating) {
   const SessionPtr session = loaded_.session();
   const std::vector<int32_t> tokens = some_tokens(kLongContext - 100);
   std::thread evaluation;
-  const double least_ms = best_of_three([&] {
-    ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
-    evaluation = std::thread([&] {
-      EXPECT_EQ(TANDEM_ERROR_CANCELLED,
-                tandem_session_evaluate(session.get(), tokens.data(), tokens.size(), nullptr, nullptr, nullptr));
-    });
-    std::this_thread::sleep_for(100ms);
-  }, [&] {
-    tandem_session_cancel(session.get());
-    evaluation.join();
-  });
+  const double least_ms = best_of_three(
+      [&] {
+        ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
+        evaluation = std::thread([&] {
+          EXPECT_EQ(TANDEM_ERROR_CANCELLED,
+                    tandem_session_evaluate(session.get(), tokens.data(), tokens.size(), nullptr,
+                                            nullptr, nullptr));
+        });
+        std::this_thread::sleep_for(100ms);
+      },
+      [&] {
+        tandem_session_cancel(session.get());
+        evaluation.join();
+      });
   EXPECT_LT(least_ms, kCancelMs);
   const std::vector<int32_t> held = held_tokens(session.get());
   EXPECT_LT(held.size(), tokens.size());
@@ -316,7 +324,8 @@ TEST_F(ConcurrencyTest, ACallbackGetsTheSameEventsAsTheQueueOnAThreadOfTheLibrar
   const Answer expected = ask(queued.get(), request.request);
   Listener listener;
   Error error;
-  ASSERT_TANDEM_OK(tandem_session_set_callback(called.get(), Listener::listen, &listener, error), error);
+  ASSERT_TANDEM_OK(tandem_session_set_callback(called.get(), Listener::listen, &listener, error),
+                   error);
   submit(called.get(), request.request);
   listener.wait_for_done();
   EXPECT_EQ(expected.tokens, listener.answer.tokens);
@@ -333,7 +342,8 @@ TEST_F(ConcurrencyTest, ACallbackGetsTheSameEventsAsTheQueueOnAThreadOfTheLibrar
 TEST_F(ConcurrencyTest, AQueueAfterACallbackWaitsAgain) {
   const SessionPtr session = loaded_.session();
   Listener listener;
-  ASSERT_EQ(TANDEM_OK, tandem_session_set_callback(session.get(), Listener::listen, &listener, nullptr));
+  ASSERT_EQ(TANDEM_OK,
+            tandem_session_set_callback(session.get(), Listener::listen, &listener, nullptr));
   ASSERT_EQ(TANDEM_OK, tandem_session_set_callback(session.get(), nullptr, nullptr, nullptr));
   const auto start = Clock::now();
   EXPECT_EQ(TANDEM_EVENT_NONE, next(session.get(), 30).kind);
@@ -349,7 +359,8 @@ TEST_F(ConcurrencyTest, ACallbackMaySubmitTheNextRequestAndCancel) {
     std::vector<tandem_finish> finishes;
     static void listen(void* user, const tandem_event* event) {
       auto& self = *static_cast<Chain*>(user);
-      if (event->kind == TANDEM_EVENT_TOKEN && self.finishes.size() == 1) tandem_session_cancel(self.session);
+      if (event->kind == TANDEM_EVENT_TOKEN && self.finishes.size() == 1)
+        tandem_session_cancel(self.session);
       if (event->kind != TANDEM_EVENT_DONE) return;
       {
         std::lock_guard lock(self.mutex);
@@ -369,7 +380,8 @@ TEST_F(ConcurrencyTest, ACallbackMaySubmitTheNextRequestAndCancel) {
   submit(session.get(), request.request);
   std::unique_lock lock(chain.mutex);
   ASSERT_TRUE(chain.changed.wait_for(lock, 60s, [&] { return chain.finishes.size() == 3; }));
-  EXPECT_EQ((std::vector{TANDEM_FINISH_LENGTH, TANDEM_FINISH_CANCELLED, TANDEM_FINISH_LENGTH}), chain.finishes);
+  EXPECT_EQ((std::vector{TANDEM_FINISH_LENGTH, TANDEM_FINISH_CANCELLED, TANDEM_FINISH_LENGTH}),
+            chain.finishes);
 }
 
 TEST_F(ConcurrencyTest, ACallbackCannotReplaceItself) {
@@ -385,7 +397,8 @@ TEST_F(ConcurrencyTest, ACallbackCannotReplaceItself) {
   } replace;
   const SessionPtr session = loaded_.session();
   replace.session = session.get();
-  ASSERT_EQ(TANDEM_OK, tandem_session_set_callback(session.get(), Replace::listen, &replace, nullptr));
+  ASSERT_EQ(TANDEM_OK,
+            tandem_session_set_callback(session.get(), Replace::listen, &replace, nullptr));
   const TokenRequest request(some_tokens(4), 2, greedy(loaded_.model.get()));
   submit(session.get(), request.request);
   const auto start = Clock::now();
@@ -417,16 +430,18 @@ TEST_F(ConcurrencyTest, SessionsFreedWhileTheyRunEndWithin100Ms) {
   for (int i = 0; i < 4; ++i) {
     SessionPtr generating, prompting;
     const auto endless_request = endless(), long_request = long_prompt();
-    const double least_ms = best_of_three([&] {
-      generating = loaded_.session();
-      prompting = loaded_.session();
-      submit(generating.get(), endless_request->request);
-      submit(prompting.get(), long_request->request);
-      std::this_thread::sleep_for(std::chrono::milliseconds(5 * i));
-    }, [&] {
-      generating.reset();
-      prompting.reset();
-    });
+    const double least_ms = best_of_three(
+        [&] {
+          generating = loaded_.session();
+          prompting = loaded_.session();
+          submit(generating.get(), endless_request->request);
+          submit(prompting.get(), long_request->request);
+          std::this_thread::sleep_for(std::chrono::milliseconds(5 * i));
+        },
+        [&] {
+          generating.reset();
+          prompting.reset();
+        });
     EXPECT_LT(least_ms, 2 * kCancelMs);
   }
 }
@@ -434,7 +449,8 @@ TEST_F(ConcurrencyTest, SessionsFreedWhileTheyRunEndWithin100Ms) {
 TEST_F(ConcurrencyTest, ASessionFreedWhileItsCallbackIsCalledEnds) {
   SessionPtr session = loaded_.session();
   Listener listener;
-  ASSERT_EQ(TANDEM_OK, tandem_session_set_callback(session.get(), Listener::listen, &listener, nullptr));
+  ASSERT_EQ(TANDEM_OK,
+            tandem_session_set_callback(session.get(), Listener::listen, &listener, nullptr));
   const auto request = endless();
   submit(session.get(), request->request);
   std::this_thread::sleep_for(20ms);

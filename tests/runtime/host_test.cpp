@@ -1,12 +1,13 @@
-// What the library leaves alone: the host program's oneTBB settings, signals, locale, output and processor time.
+// What the library leaves alone: the host program's oneTBB settings, signals, locale, output and
+// processor time.
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <clocale>
-#include <csignal>
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
+#include <clocale>
+#include <csignal>
 
 #include "runtime/api.h"
 
@@ -36,7 +37,9 @@ TEST(Host, ItsOneTbbLimitsAndArenasAreUnaffected) {
   const auto parallelism = [] {
     return tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism);
   };
-  const auto stack = [] { return tbb::global_control::active_value(tbb::global_control::thread_stack_size); };
+  const auto stack = [] {
+    return tbb::global_control::active_value(tbb::global_control::thread_stack_size);
+  };
   const size_t parallelism_before = parallelism(), stack_before = stack();
   tbb::task_arena arena(2);
   const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, 3);
@@ -63,10 +66,12 @@ TEST(Host, ItsSignalHandlersAndMaskAreUnaffected) {
   use_everything();
   for (int s = 1; s < 32; ++s) {
     ::sigaction(s, nullptr, &after[static_cast<size_t>(s)]);
-    EXPECT_EQ(before[static_cast<size_t>(s)].sa_handler, after[static_cast<size_t>(s)].sa_handler) << "signal " << s;
+    EXPECT_EQ(before[static_cast<size_t>(s)].sa_handler, after[static_cast<size_t>(s)].sa_handler)
+        << "signal " << s;
   }
   ::pthread_sigmask(SIG_BLOCK, nullptr, &mask_after);
-  for (int s = 1; s < 32; ++s) EXPECT_EQ(sigismember(&mask_before, s), sigismember(&mask_after, s)) << "signal " << s;
+  for (int s = 1; s < 32; ++s)
+    EXPECT_EQ(sigismember(&mask_before, s), sigismember(&mask_after, s)) << "signal " << s;
 }
 
 TEST(Host, ItsLocaleIsUnaffected) {
@@ -107,7 +112,8 @@ TEST(Host, AnIdleEngineTakesNoProcessorTimeTwoSecondsAfterTheLastToken) {
 TEST(Host, NothingOfItStaysAfterTheLastObjectIsGone) {
   const auto n_open = [] {
     size_t n = 0;
-    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++n;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
+      ++n;
     return n;
   };
   use_everything();  // what is made once per process
@@ -147,8 +153,9 @@ TEST(Synthesize, RefusesUnknownNamesTypesAndNullArguments) {
 }
 
 TEST(Synthesize, CancelledLeavesNothingBehind) {
-  const std::string path =
-      (std::filesystem::temp_directory_path() / ("tandem-synth-" + std::to_string(::getpid()) + ".gguf")).string();
+  const std::string path = (std::filesystem::temp_directory_path() /
+                            ("tandem-synth-" + std::to_string(::getpid()) + ".gguf"))
+                               .string();
   tandem_cancel* cancel = tandem_cancel_create();
   tandem_cancel_trigger(cancel);
   tandem_synth_options options = TANDEM_INIT(tandem_synth_options);

@@ -11,7 +11,8 @@ constexpr const char* kModel = "qwen3moe";
 
 class SessionTest : public ::testing::Test {
  protected:
-  Answer run(tandem_session* session, std::vector<int32_t> prompt, uint32_t max_tokens, uint64_t seed = 7) {
+  Answer run(tandem_session* session, std::vector<int32_t> prompt, uint32_t max_tokens,
+             uint64_t seed = 7) {
     const TokenRequest request(std::move(prompt), max_tokens, seeded(loaded_.model.get(), seed));
     return ask(session, request.request);
   }
@@ -28,8 +29,8 @@ class SessionTest : public ::testing::Test {
   const TemporaryFolder folder_;
 };
 
-Answer say(const Loaded& loaded, tandem_session* session, const std::vector<tandem_message>& messages,
-           uint32_t max_tokens) {
+Answer say(const Loaded& loaded, tandem_session* session,
+           const std::vector<tandem_message>& messages, uint32_t max_tokens) {
   const tandem_sampling sampling = greedy(loaded.model.get());
   tandem_request request = TANDEM_INIT(tandem_request);
   request.messages = messages.data();
@@ -52,9 +53,11 @@ TEST_F(SessionTest, SecondTurnEvaluatesOnlyWhatIsNew) {
       {"user", "tell me of the sea"}, {"assistant", first.text.c_str()}, {"user", "and then"}};
   size_t whole = 0, only_new = 0;
   Error error;
-  ASSERT_TANDEM_OK(tandem_model_count_tokens(loaded_.model.get(), conversation.data(), 3, &whole, error), error);
+  ASSERT_TANDEM_OK(
+      tandem_model_count_tokens(loaded_.model.get(), conversation.data(), 3, &whole, error), error);
   char* text = nullptr;
-  ASSERT_TANDEM_OK(tandem_model_render(loaded_.model.get(), conversation.data() + 2, 1, &text, error), error);
+  ASSERT_TANDEM_OK(
+      tandem_model_render(loaded_.model.get(), conversation.data() + 2, 1, &text, error), error);
   // After the answer come its end, a line break and the second question with its roles.
   only_new = tokenize(loaded_.model.get(), std::string("<|im_end|>\n") + text, true).size();
   tandem_string_free(text);
@@ -80,21 +83,25 @@ TEST_F(SessionTest, SecondTurnAnswersAsIfTheConversationWereNew) {
 TEST_F(SessionTest, AnEditedConversationKeepsTheCommonStart) {
   const SessionPtr session = loaded_.session();
   const Answer first = say(loaded_, session.get(), {{"user", "tell me of the sea"}}, 6);
-  const Answer edited = say(loaded_, session.get(), {{"user", "tell me of the hills and woods"}}, 6);
+  const Answer edited =
+      say(loaded_, session.get(), {{"user", "tell me of the hills and woods"}}, 6);
   EXPECT_LT(edited.done.event.n_prompt_evaluated, edited.done.event.n_prompt_tokens);
   const SessionPtr fresh = loaded_.session();
-  EXPECT_EQ(say(loaded_, fresh.get(), {{"user", "tell me of the hills and woods"}}, 6).tokens, edited.tokens);
+  EXPECT_EQ(say(loaded_, fresh.get(), {{"user", "tell me of the hills and woods"}}, 6).tokens,
+            edited.tokens);
 }
 
 TEST_F(SessionTest, SamePromptAndSeedGiveTheSameTokensForOneAndTwoThreads) {
-  const Loaded one(golden_model(kModel), engine_options(1)), two(golden_model(kModel), engine_options(2));
+  const Loaded one(golden_model(kModel), engine_options(1)),
+      two(golden_model(kModel), engine_options(2));
   const SessionPtr a = one.session(), b = two.session();
   EXPECT_EQ(run(a.get(), some_tokens(20), 40).tokens, run(b.get(), some_tokens(20), 40).tokens);
 }
 
 TEST_F(SessionTest, AnotherSeedGivesOtherTokens) {
   const SessionPtr a = loaded_.session(), b = loaded_.session();
-  const Answer first = run(a.get(), some_tokens(20), 40, 1), second = run(b.get(), some_tokens(20), 40, 2);
+  const Answer first = run(a.get(), some_tokens(20), 40, 1),
+               second = run(b.get(), some_tokens(20), 40, 2);
   EXPECT_NE(first.tokens, second.tokens);
   EXPECT_EQ(1u, first.done.event.seed);
 }
@@ -187,7 +194,8 @@ TEST_F(SessionTest, FailingToSaveKeepsTheOldFile) {
   const SessionPtr session = loaded_.session();
   evaluate(session.get(), some_tokens(3));
   Error error;
-  EXPECT_NE(TANDEM_OK, tandem_session_save(session.get(), (folder_ / "no/such/folder/s").string().c_str(), error));
+  EXPECT_NE(TANDEM_OK, tandem_session_save(session.get(),
+                                           (folder_ / "no/such/folder/s").string().c_str(), error));
   EXPECT_THAT(error.text(), HasSubstr("no/such/folder"));
   EXPECT_EQ(TANDEM_ERROR_NOT_FOUND,
             tandem_session_load(session.get(), (folder_ / "absent").string().c_str(), error));
@@ -235,7 +243,8 @@ class DamagedFile : public SessionTest {
         .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     Error error;
     const tandem_code code = tandem_session_load(victim_.get(), path_.c_str(), error);
-    EXPECT_THAT(code, ::testing::AnyOf(TANDEM_ERROR_CORRUPT, TANDEM_ERROR_INVALID_ARGUMENT, TANDEM_ERROR_UNSUPPORTED))
+    EXPECT_THAT(code, ::testing::AnyOf(TANDEM_ERROR_CORRUPT, TANDEM_ERROR_INVALID_ARGUMENT,
+                                       TANDEM_ERROR_UNSUPPORTED))
         << what << ": " << error.text();
     EXPECT_EQ(some_tokens(10, 3), held_tokens(victim_.get())) << what;
   }
@@ -253,7 +262,8 @@ TEST_F(DamagedFile, CutAtAnyLengthIsRefusedAndChangesNothing) {
   for (size_t n = 128; n < bytes_.size(); n += bytes_.size() / 64 + 1) lengths.push_back(n);
   for (size_t n = bytes_.size() - 9; n < bytes_.size(); ++n) lengths.push_back(n);
   for (const size_t n : lengths) {
-    expect_refused({bytes_.begin(), bytes_.begin() + static_cast<ptrdiff_t>(n)}, "cut at " + std::to_string(n));
+    expect_refused({bytes_.begin(), bytes_.begin() + static_cast<ptrdiff_t>(n)},
+                   "cut at " + std::to_string(n));
   }
   expect_unchanged();
 }
