@@ -1,13 +1,15 @@
 // tandem for C++: owners, strings and results over the C interface in c.h, and nothing else.
 //
-// Everything is inline and in namespace tandem::api: the library's own classes have the same names in namespace
-// tandem (Model, Engine, Session are the words of the design), and a program that sees both must not
-// violate the one-definition rule. Structs and enumerations of c.h are used as they are.
+// Everything is inline and in namespace tandem::api: the library's own classes have the same names
+// in namespace tandem (Model, Engine, Session are the words of the design), and a program that sees
+// both must not violate the one-definition rule. Structs and enumerations of c.h are used as they
+// are.
 //
 // Threading: that of the C functions; see the numbered conventions in c.h.
-// Ownership: classes own what they hold, move only, and release it when they go. A moved-from object may only
-// be assigned to or destroyed. A Model must outlive its Engines, an Engine its Sessions.
-// Errors: calls that can fail return Expected<T>; nothing here throws by itself. A callback must not throw.
+// Ownership: classes own what they hold, move only, and release it when they go. A moved-from
+// object may only be assigned to or destroyed. A Model must outlive its Engines, an Engine its
+// Sessions. Errors: calls that can fail return Expected<T>; nothing here throws by itself. A
+// callback must not throw.
 #ifndef TANDEM_TANDEM_HPP
 #define TANDEM_TANDEM_HPP
 
@@ -35,7 +37,8 @@ T make() {
   return value;
 }
 
-// What went wrong, copied out of a tandem_error. Fields that do not apply are empty, 0 or TANDEM_NO_OFFSET.
+// What went wrong, copied out of a tandem_error. Fields that do not apply are empty, 0 or
+// TANDEM_NO_OFFSET.
 struct Error {
   tandem_code code = TANDEM_ERROR_INTERNAL;
   std::string text;
@@ -127,8 +130,8 @@ using ProgressFunction = std::function<void(const tandem_progress&)>;
 
 // A flag that ends the long call it was given to.
 //
-// Threading: trigger() from any thread or signal handler. Ownership: must outlive the calls it was given to.
-// Errors: none; when memory is short the flag is empty and the calls cannot be cancelled.
+// Threading: trigger() from any thread or signal handler. Ownership: must outlive the calls it was
+// given to. Errors: none; when memory is short the flag is empty and the calls cannot be cancelled.
 class Cancel {
  public:
   Cancel() : handle_(tandem_cancel_create()) {}
@@ -186,7 +189,8 @@ class Model {
     return detail::take_string(text);
   }
 
-  Expected<std::vector<int32_t>> tokenize(std::string_view text, bool add_special, bool parse_special) const {
+  Expected<std::vector<int32_t>> tokenize(std::string_view text, bool add_special,
+                                          bool parse_special) const {
     auto options = make<tandem_tokenize_options>();
     options.add_special = add_special;
     options.parse_special = parse_special;
@@ -194,8 +198,8 @@ class Model {
     std::vector<int32_t> tokens(text.size() + 8);
     for (int round = 0;; ++round) {
       size_t n_tokens = 0;
-      auto done = detail::call(tandem_model_tokenize, get(), text.data(), text.size(), &options, tokens.data(),
-                               tokens.size(), &n_tokens);
+      auto done = detail::call(tandem_model_tokenize, get(), text.data(), text.size(), &options,
+                               tokens.data(), tokens.size(), &n_tokens);
       if (!done) return done.error();
       const bool complete = n_tokens <= tokens.size();
       tokens.resize(n_tokens);
@@ -206,8 +210,8 @@ class Model {
   Expected<std::string> detokenize(std::span<const int32_t> tokens, bool with_special) const {
     char* text = nullptr;
     size_t text_bytes = 0;
-    auto done = detail::call(tandem_model_detokenize, get(), tokens.data(), tokens.size(), with_special ? 1 : 0,
-                             &text, &text_bytes);
+    auto done = detail::call(tandem_model_detokenize, get(), tokens.data(), tokens.size(),
+                             with_special ? 1 : 0, &text, &text_bytes);
     if (!done) return done.error();
     std::string copy(text, text_bytes);
     tandem_string_free(text);
@@ -217,7 +221,8 @@ class Model {
   Expected<size_t> count_tokens(std::span<const Message> messages) const {
     const auto views = detail::views_of(messages);
     size_t n_tokens = 0;
-    auto done = detail::call(tandem_model_count_tokens, get(), views.data(), views.size(), &n_tokens);
+    auto done =
+        detail::call(tandem_model_count_tokens, get(), views.data(), views.size(), &n_tokens);
     if (!done) return done.error();
     return n_tokens;
   }
@@ -252,13 +257,15 @@ struct EngineOptions {
   bool force = false;
   ProgressFunction progress;  // called on the thread that loads
   Cancel* cancel = nullptr;
-  std::function<void(tandem_log_level, std::string_view)> log;  // may be called as long as the engine lives
+  std::function<void(tandem_log_level, std::string_view)>
+      log;  // may be called as long as the engine lives
 };
 
 // A model's weights in memory and the threads that compute.
 //
-// Threading: const methods from any thread at once. Ownership: keeps the log function; info() points into the engine.
-// Errors: load() gives TANDEM_ERROR_OUT_OF_MEMORY with the numbers before anything is read.
+// Threading: const methods from any thread at once. Ownership: keeps the log function; info()
+// points into the engine. Errors: load() gives TANDEM_ERROR_OUT_OF_MEMORY with the numbers before
+// anything is read.
 class Engine {
  public:
   static Expected<Engine> load(const Model& model, EngineOptions options = {}) {
@@ -298,7 +305,8 @@ class Engine {
   Expected<std::vector<tandem_tier_report>> memory() const {
     std::vector<tandem_tier_report> tiers(8, make<tandem_tier_report>());
     size_t n_tiers = 0;
-    auto done = detail::call(tandem_engine_get_memory, handle_.get(), tiers.data(), tiers.size(), &n_tiers);
+    auto done =
+        detail::call(tandem_engine_get_memory, handle_.get(), tiers.data(), tiers.size(), &n_tiers);
     if (!done) return done.error();
     if (n_tiers < tiers.size()) tiers.resize(n_tiers);
     return tiers;
@@ -326,13 +334,15 @@ struct AnswerOptions {
 // Pointers in an event last until the next next_event() of its session.
 using Event = tandem_event;
 inline std::string_view text_of(const Event& event) {
-  return event.text == nullptr ? std::string_view() : std::string_view(event.text, event.text_bytes);
+  return event.text == nullptr ? std::string_view()
+                               : std::string_view(event.text, event.text_bytes);
 }
 
 // One conversation.
 //
-// Threading: one caller at a time (a second one gets TANDEM_ERROR_BUSY); cancel(), next_event() and event_fd() beside it.
-// Ownership: events point into the session. Errors: those of a running request come in its DONE event.
+// Threading: one caller at a time (a second one gets TANDEM_ERROR_BUSY); cancel(), next_event() and
+// event_fd() beside it. Ownership: events point into the session. Errors: those of a running
+// request come in its DONE event.
 class Session {
  public:
   static Expected<Session> create(const Engine& engine, uint32_t n_context = 0) {
@@ -390,16 +400,16 @@ class Session {
     };
     tandem_logits_fn callback = nullptr;
     if (visit) callback = forward;
-    return detail::call(tandem_session_evaluate, handle_.get(), tokens.data(), tokens.size(), callback,
-                        static_cast<void*>(const_cast<LogitsFunction*>(&visit)));
+    return detail::call(tandem_session_evaluate, handle_.get(), tokens.data(), tokens.size(),
+                        callback, static_cast<void*>(const_cast<LogitsFunction*>(&visit)));
   }
 
   Expected<std::vector<int32_t>> tokens() const {
     std::vector<int32_t> tokens;
     size_t n_tokens = 0;
     for (int round = 0; round < 2; ++round) {
-      auto done =
-          detail::call(tandem_session_get_tokens, handle_.get(), tokens.data(), tokens.size(), &n_tokens);
+      auto done = detail::call(tandem_session_get_tokens, handle_.get(), tokens.data(),
+                               tokens.size(), &n_tokens);
       if (!done) return done.error();
       tokens.resize(n_tokens);
     }
@@ -440,7 +450,8 @@ class Session {
     request.parse_special = options.parse_special;
     request.no_bos = options.no_bos;
     request.ignore_end = options.ignore_end;
-    return detail::call(tandem_session_submit, handle_.get(), static_cast<const tandem_request*>(&request));
+    return detail::call(tandem_session_submit, handle_.get(),
+                        static_cast<const tandem_request*>(&request));
   }
 
   std::unique_ptr<tandem_session, detail::Freer<tandem_session_free>> handle_;

@@ -93,13 +93,20 @@ std::string summary_of(const Answer& answer, uint32_t n_context) {
 
 const char* finish_name(tandem_finish finish) {
   switch (finish) {
-    case TANDEM_FINISH_NONE: return "none";
-    case TANDEM_FINISH_END: return "end";
-    case TANDEM_FINISH_STOP: return "stop";
-    case TANDEM_FINISH_LENGTH: return "length";
-    case TANDEM_FINISH_CONTEXT: return "context";
-    case TANDEM_FINISH_CANCELLED: return "cancelled";
-    case TANDEM_FINISH_ERROR: return "error";
+    case TANDEM_FINISH_NONE:
+      return "none";
+    case TANDEM_FINISH_END:
+      return "end";
+    case TANDEM_FINISH_STOP:
+      return "stop";
+    case TANDEM_FINISH_LENGTH:
+      return "length";
+    case TANDEM_FINISH_CONTEXT:
+      return "context";
+    case TANDEM_FINISH_CANCELLED:
+      return "cancelled";
+    case TANDEM_FINISH_ERROR:
+      return "error";
   }
   return "unknown";
 }

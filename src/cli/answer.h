@@ -1,4 +1,5 @@
-// Running one request: events become text on standard output, Ctrl-C ends the answer and not the program.
+// Running one request: events become text on standard output, Ctrl-C ends the answer and not the
+// program.
 #pragma once
 
 #include <functional>
@@ -23,8 +24,9 @@ struct Answer {
   double decode_tokens_per_s() const;
 };
 
-// Takes the events of the request that was just submitted until it is done. Text is printed as it comes when
-// `stream` is set. An interrupt, or an output that nobody reads any more, cancels the request.
+// Takes the events of the request that was just submitted until it is done. Text is printed as it
+// comes when `stream` is set. An interrupt, or an output that nobody reads any more, cancels the
+// request.
 Answer receive(Console& console, api::Session& session, bool stream);
 
 // "38 tok, prompt 512 tok/s, decode 88 tok/s, context 61/2048"; what was not done is left out.

@@ -36,11 +36,14 @@ class Bench {
   std::optional<api::Error> measure_prompt(api::Session& session, DepthResult& result);
   std::optional<api::Error> measure_decode(api::Session& session, DepthResult& result);
   std::optional<api::Error> fill(api::Session& session, int32_t depth);
-  api::Expected<Answer> request(api::Session& session, std::span<const int32_t> tokens, uint32_t n_tokens);
+  api::Expected<Answer> request(api::Session& session, std::span<const int32_t> tokens,
+                                uint32_t n_tokens);
   std::vector<int32_t> some_tokens(size_t count);
   nlohmann::ordered_json json_of(const DepthResult& result) const;
   void print(const DepthResult& result) const;
-  double gb_per_token() const { return static_cast<double>(loaded_.engine_info.bytes_per_token) / 1e9; }
+  double gb_per_token() const {
+    return static_cast<double>(loaded_.engine_info.bytes_per_token) / 1e9;
+  }
 
   Console& console_;
   Loaded& loaded_;
@@ -51,13 +54,15 @@ class Bench {
 };
 
 std::vector<int32_t> Bench::some_tokens(size_t count) {
-  std::uniform_int_distribution<int32_t> any(0, static_cast<int32_t>(loaded_.model_info.n_vocabulary) - 1);
+  std::uniform_int_distribution<int32_t> any(
+      0, static_cast<int32_t>(loaded_.model_info.n_vocabulary) - 1);
   std::vector<int32_t> tokens(count);
   for (int32_t& token : tokens) token = any(random_);
   return tokens;
 }
 
-api::Expected<Answer> Bench::request(api::Session& session, std::span<const int32_t> tokens, uint32_t n_tokens) {
+api::Expected<Answer> Bench::request(api::Session& session, std::span<const int32_t> tokens,
+                                     uint32_t n_tokens) {
   api::AnswerOptions options;
   options.max_tokens = n_tokens;
   options.ignore_end = true;
@@ -152,8 +157,8 @@ void Bench::print(const DepthResult& result) const {
   const auto row = [&](const char* name, const std::vector<double>& values, const char* unit) {
     if (values.empty()) return;
     const Spread spread = spread_of(values);
-    console_.out(std::string(name) + format_rate(spread.median) + unit + "  (" + format_rate(spread.min) + " to " +
-                 format_rate(spread.max) + ")\n");
+    console_.out(std::string(name) + format_rate(spread.median) + unit + "  (" +
+                 format_rate(spread.min) + " to " + format_rate(spread.max) + ")\n");
   };
   console_.out("depth           " + std::to_string(result.depth) + " tokens\n");
   row("prompt          ", result.prompt, " tok/s");
@@ -176,10 +181,11 @@ int Bench::run() {
     DepthResult result, warm_up;
     result.depth = warm_up.depth = depth;
     std::optional<api::Error> error = measure(*session, warm_up);
-    for (uint32_t i = 0; i < flags_.repeats && !error && !interrupts::pending(); ++i) error = measure(*session, result);
+    for (uint32_t i = 0; i < flags_.repeats && !error && !interrupts::pending(); ++i)
+      error = measure(*session, result);
     if (interrupts::pending()) {
-      console_.line("interrupted: " + std::to_string(results.size()) + " of " + std::to_string(depths_.size()) +
-                    " depths were measured; no result.");
+      console_.line("interrupted: " + std::to_string(results.size()) + " of " +
+                    std::to_string(depths_.size()) + " depths were measured; no result.");
       return kExitInterrupted;
     }
     if (error) return console_.fail(*error);
@@ -207,14 +213,19 @@ int Bench::run() {
 
 int run_bench(Console& console, const Arguments& arguments) {
   BenchFlags flags;
-  CommandLine line("bench",
-                   "Tokens per second of a prompt and of decoding, as the median with the lowest and highest of the\n"
-                   "repeats after one that is not counted. The memory's read bandwidth is measured between the runs, and\n"
-                   "decoding is set against it: bytes of weights per token times tokens per second.",
-                   "tandem bench model.gguf\ntandem bench model.gguf -p 512 -n 128 -d 0,4096 --json", "MODEL");
+  CommandLine line(
+      "bench",
+      "Tokens per second of a prompt and of decoding, as the median with the lowest and highest of "
+      "the\n"
+      "repeats after one that is not counted. The memory's read bandwidth is measured between the "
+      "runs, and\n"
+      "decoding is set against it: bytes of weights per token times tokens per second.",
+      "tandem bench model.gguf\ntandem bench model.gguf -p 512 -n 128 -d 0,4096 --json", "MODEL");
   line.group("What is measured");
-  line.whole("-p,--prompt", flags.n_prompt, 0, 1 << 24, "tokens of the prompt (512), 0: not measured");
-  line.whole("-n,--predict,--n-predict", flags.n_decode, 0, 1 << 24, "tokens decoded (64), 0: not measured");
+  line.whole("-p,--prompt", flags.n_prompt, 0, 1 << 24,
+             "tokens of the prompt (512), 0: not measured");
+  line.whole("-n,--predict,--n-predict", flags.n_decode, 0, 1 << 24,
+             "tokens decoded (64), 0: not measured");
   line.text("-d,--depth", flags.depths, "DEPTH,...", "tokens in the context before (0)");
   line.whole("-r,--repeats", flags.repeats, 1, 1000, "repeats (5)");
   line.group("Output");
@@ -225,13 +236,16 @@ int run_bench(Console& console, const Arguments& arguments) {
   if (!path || !line.all_taken(console)) return kExitUsage;
   const auto depths = parse_ids(flags.depths);
   if (!depths || depths->empty()) {
-    return line.usage_error(console, "--depth: expected tokens such as 0,4096, found '" + flags.depths + "'");
+    return line.usage_error(
+        console, "--depth: expected tokens such as 0,4096, found '" + flags.depths + "'");
   }
   const auto deepest = static_cast<uint64_t>(*std::max_element(depths->begin(), depths->end()));
   const uint64_t needed = deepest + std::max<uint64_t>(flags.n_prompt + 1, flags.n_decode + 2);
-  if (flags.load.n_context == 0) flags.load.n_context = static_cast<uint32_t>(std::min<uint64_t>(needed, UINT32_MAX));
+  if (flags.load.n_context == 0)
+    flags.load.n_context = static_cast<uint32_t>(std::min<uint64_t>(needed, UINT32_MAX));
   if (flags.load.n_context < needed) {
-    return line.usage_error(console, "--ctx: the runs need " + std::to_string(needed) + " tokens of context.");
+    return line.usage_error(
+        console, "--ctx: the runs need " + std::to_string(needed) + " tokens of context.");
   }
   int code = kExitOk;
   auto loaded = load(console, *path, flags.load, code);

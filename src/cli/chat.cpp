@@ -18,7 +18,8 @@ struct ChatFlags {
   void add_to(CommandLine& line) {
     line.group("Answer");
     line.text("--system", system, "TEXT", "the system message");
-    line.whole("-n,--predict,--n-predict", n_predict, 0, UINT32_MAX, "most tokens of an answer, 0: until it ends");
+    line.whole("-n,--predict,--n-predict", n_predict, 0, UINT32_MAX,
+               "most tokens of an answer, 0: until it ends");
     line.texts("--stop", stop, "TEXT", "an answer ends before this text; may be repeated");
     sampling.add_to(line);
     load.add_to(line);
@@ -37,7 +38,8 @@ std::string heading(std::string name) {
   return name;
 }
 
-// The model that comes with tandem answers in verse and knows nothing: say so before somebody wonders.
+// The model that comes with tandem answers in verse and knows nothing: say so before somebody
+// wonders.
 void say_that_it_is_a_toy(Console& console, const tandem_model_info& model) {
   if (std::string_view(model.name) != "tiny-verse") return;
   console.line("tiny-verse " + format_bytes(model.file_bytes) +
@@ -45,7 +47,8 @@ void say_that_it_is_a_toy(Console& console, const tandem_model_info& model) {
 }
 
 std::string model_line(const tandem_model_info& model, uint64_t weight_bytes) {
-  std::string text = heading(model.name) + upper(model.type_name) + ", " + format_count(model.n_parameters) + " parameters";
+  std::string text = heading(model.name) + upper(model.type_name) + ", " +
+                     format_count(model.n_parameters) + " parameters";
   if (model.n_active_parameters != model.n_parameters) {
     text += " (" + format_count(model.n_active_parameters) + " active)";
   }
@@ -54,28 +57,35 @@ std::string model_line(const tandem_model_info& model, uint64_t weight_bytes) {
 
 std::string context_line(const tandem_model_info& model, uint32_t n_context, uint64_t seed) {
   std::string text = "context     " + std::to_string(n_context) + " tokens";
-  if (n_context != model.n_context_trained) text += " (trained on " + std::to_string(model.n_context_trained) + ")";
+  if (n_context != model.n_context_trained)
+    text += " (trained on " + std::to_string(model.n_context_trained) + ")";
   return text + ", seed " + std::to_string(seed);
 }
 
 void introduce(Console& console, const Loaded& loaded, uint32_t n_context, uint64_t seed) {
   const tandem_model_info& model = loaded.model_info;
   const auto tiers = loaded.engine.memory();
-  const uint64_t weight_bytes = tiers && !tiers->empty() ? tiers->front().weight_bytes : model.weight_bytes;
+  const uint64_t weight_bytes =
+      tiers && !tiers->empty() ? tiers->front().weight_bytes : model.weight_bytes;
   say_that_it_is_a_toy(console, model);
   console.line(model_line(model, weight_bytes));
   const uint32_t n_threads = loaded.engine_info.n_threads;
-  console.line("plan        all in RAM, " + std::to_string(n_threads) + (n_threads == 1 ? " thread, " : " threads, ") +
-               loaded.engine_info.isa);
+  console.line("plan        all in RAM, " + std::to_string(n_threads) +
+               (n_threads == 1 ? " thread, " : " threads, ") + loaded.engine_info.isa);
   console.line(context_line(model, n_context, seed));
   for (const std::string& note : loaded.notes) console.note(note);
-  if (console.in_is_terminal()) console.dim_line("/help lists the commands; Ctrl-C stops an answer, Ctrl-D ends.");
+  if (console.in_is_terminal())
+    console.dim_line("/help lists the commands; Ctrl-C stops an answer, Ctrl-D ends.");
 }
 
 }  // namespace
 
-Chat::Chat(Console& console, Loaded& loaded, api::Session session, api::AnswerOptions options, std::string system)
-    : console_(console), loaded_(loaded), session_(std::move(session)), options_(std::move(options)) {
+Chat::Chat(Console& console, Loaded& loaded, api::Session session, api::AnswerOptions options,
+           std::string system)
+    : console_(console),
+      loaded_(loaded),
+      session_(std::move(session)),
+      options_(std::move(options)) {
   conversation_.system = std::move(system);
   next_seed_ = options_.sampling->seed;
   const auto info = session_.info();
@@ -141,26 +151,33 @@ void Chat::keep(const Answer& answer) {
   const bool unfinished = cancelled || answer.finish == TANDEM_FINISH_ERROR;
   if (unfinished && answer.text.empty()) {
     conversation_.turns.pop_back();
-    if (cancelled) console_.dim_line("  stopped before the answer began; the message is taken back");
+    if (cancelled)
+      console_.dim_line("  stopped before the answer began; the message is taken back");
     return;
   }
   conversation_.turns.push_back({"assistant", answer.text});
   if (answer.finish == TANDEM_FINISH_CONTEXT) {
     console_.note("the context of " + std::to_string(n_context_) +
-                  " tokens is full: the answer stops here.\n/undo takes the last turn back, /reset starts over, "
+                  " tokens is full: the answer stops here.\n/undo takes the last turn back, /reset "
+                  "starts over, "
                   "--ctx N opens a larger one.");
   }
-  if (answer.finish == TANDEM_FINISH_LENGTH) console_.note("stopped after " + std::to_string(answer.n_generated) + " tokens, as -n asked.");
-  console_.dim_line("  " + std::string(cancelled ? "stopped, " : "") + summary_of(answer, n_context_));
+  if (answer.finish == TANDEM_FINISH_LENGTH)
+    console_.note("stopped after " + std::to_string(answer.n_generated) + " tokens, as -n asked.");
+  console_.dim_line("  " + std::string(cancelled ? "stopped, " : "") +
+                    summary_of(answer, n_context_));
 }
 
 int run_chat(Console& console, const Arguments& arguments) {
   ChatFlags flags;
   CommandLine line("chat",
-                   "Talk with a model; without MODEL, with the small one that comes with tandem. From a pipe, every\n"
-                   "line is one turn. At the prompt, /help lists the commands; a backslash at the end of a line or a\n"
+                   "Talk with a model; without MODEL, with the small one that comes with tandem. "
+                   "From a pipe, every\n"
+                   "line is one turn. At the prompt, /help lists the commands; a backslash at the "
+                   "end of a line or a\n"
                    "block in \"\"\" makes a message of several lines.",
-                   "tandem chat\ntandem chat model.gguf --system \"Answer in one sentence.\"", "[MODEL]");
+                   "tandem chat\ntandem chat model.gguf --system \"Answer in one sentence.\"",
+                   "[MODEL]");
   flags.add_to(line);
   if (const auto code = line.parse(console, arguments)) return *code;
   std::string path = flags.load.model;
@@ -169,7 +186,8 @@ int run_chat(Console& console, const Arguments& arguments) {
   if (path.empty()) path = bundled_model();
   if (path.empty()) {
     console.error("no model given, and the one that comes with tandem was not found.",
-                  "Open one with  tandem chat FILE.gguf  or name the bundled model's folder in TANDEM_MODELS.");
+                  "Open one with  tandem chat FILE.gguf  or name the bundled model's folder in "
+                  "TANDEM_MODELS.");
     return kExitFailure;
   }
   int code = kExitOk;

@@ -1,4 +1,5 @@
-// A conversation at the prompt: what was said, how answers are sampled, and the commands that begin with a slash.
+// A conversation at the prompt: what was said, how answers are sampled, and the commands that begin
+// with a slash.
 //
 // Threading: one thread. Ownership: the Console and the Loaded model must outlive it.
 #pragma once
@@ -29,7 +30,8 @@ struct Conversation {
 
 class Chat {
  public:
-  Chat(Console& console, Loaded& loaded, api::Session session, api::AnswerOptions options, std::string system);
+  Chat(Console& console, Loaded& loaded, api::Session session, api::AnswerOptions options,
+       std::string system);
 
   // Until the input ends or /quit; the exit code.
   int run(LineReader& reader);

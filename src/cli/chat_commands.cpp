@@ -73,8 +73,10 @@ const std::vector<Chat::Command>& Chat::command_table() {
       {"/system", "/system TEXT", "set the system message; without TEXT, show it", &Chat::system},
       {"/undo", "/undo", "take the last message and its answer back", &Chat::undo},
       {"/regen", "/regen", "another answer to the last message", &Chat::regen},
-      {"/set", "/set NAME VALUE", "temp, top-k, top-p, min-p, seed, predict, ...; without NAME, show all", &Chat::set},
-      {"/save", "/save FILE", "the conversation as JSON, and what the model has read in FILE.state", &Chat::save},
+      {"/set", "/set NAME VALUE",
+       "temp, top-k, top-p, min-p, seed, predict, ...; without NAME, show all", &Chat::set},
+      {"/save", "/save FILE", "the conversation as JSON, and what the model has read in FILE.state",
+       &Chat::save},
       {"/load", "/load FILE", "go on with a saved conversation", &Chat::load},
       {"/stats", "/stats", "tokens, context and memory", &Chat::stats},
       {"/quit", "/quit", "end (also Ctrl-D)", &Chat::quit},
@@ -91,7 +93,8 @@ void Chat::obey(const std::string& line) {
     names.emplace_back(command.name);
   }
   const std::string near = nearest(name, names);
-  console_.error(name + ": unknown command." + (near.empty() ? " /help lists them." : " Did you mean " + near + "?"),
+  console_.error(name + ": unknown command." +
+                     (near.empty() ? " /help lists them." : " Did you mean " + near + "?"),
                  "A message that begins with a slash: write two.");
   failed_ = true;
 }
@@ -102,7 +105,9 @@ void Chat::help(const std::string&) {
     usage.resize(18, ' ');
     console_.line("  " + usage + std::string(command.help));
   }
-  console_.line("  A backslash at the end of a line goes on in the next; \"\"\" opens and closes a block of lines.");
+  console_.line(
+      "  A backslash at the end of a line goes on in the next; \"\"\" opens and closes a block of "
+      "lines.");
   console_.line("  Ctrl-C stops an answer, and clears the line at the prompt.");
 }
 
@@ -115,7 +120,8 @@ void Chat::reset(const std::string&) {
 
 void Chat::system(const std::string& text) {
   if (!text.empty()) conversation_.system = text;
-  console_.dim_line(conversation_.system.empty() ? "  no system message" : "  system: " + conversation_.system);
+  console_.dim_line(conversation_.system.empty() ? "  no system message"
+                                                 : "  system: " + conversation_.system);
 }
 
 void Chat::undo(const std::string&) {
@@ -128,7 +134,8 @@ void Chat::undo(const std::string&) {
 
 void Chat::regen(const std::string&) {
   auto& turns = conversation_.turns;
-  if (std::none_of(turns.begin(), turns.end(), [](const api::Message& turn) { return turn.role == "user"; })) {
+  if (std::none_of(turns.begin(), turns.end(),
+                   [](const api::Message& turn) { return turn.role == "user"; })) {
     return console_.dim_line("  nothing to answer again");
   }
   while (turns.back().role != "user") turns.pop_back();
@@ -155,12 +162,14 @@ void Chat::set(const std::string& argument) {
     if (setting.name != name) continue;
     if (!value.empty() && !setting.read(value)) {
       failed_ = true;
-      return console_.error("/set " + name + ": expected " + setting.expects + ", found '" + value + "'");
+      return console_.error("/set " + name + ": expected " + setting.expects + ", found '" + value +
+                            "'");
     }
     return console_.dim_line("  " + name + " " + setting.show());
   }
   const std::string near = nearest(name, names);
-  console_.error("/set " + name + ": unknown setting." + (near.empty() ? " /set shows them." : " Did you mean " + near + "?"));
+  console_.error("/set " + name + ": unknown setting." +
+                 (near.empty() ? " /set shows them." : " Did you mean " + near + "?"));
   failed_ = true;
 }
 
@@ -175,7 +184,8 @@ void Chat::save(const std::string& path) {
   if (!saved) return failed(saved.error());
   std::error_code ignored;
   const auto bytes = std::filesystem::file_size(state_path(path), ignored);
-  console_.dim_line("  saved " + path + " and " + state_path(path) + " (" + format_bytes(ignored ? 0 : bytes) + ")");
+  console_.dim_line("  saved " + path + " and " + state_path(path) + " (" +
+                    format_bytes(ignored ? 0 : bytes) + ")");
 }
 
 void Chat::load(const std::string& path) {
@@ -199,18 +209,21 @@ void Chat::stats(const std::string&) {
   const auto info = session_.info();
   if (!info) return failed(info.error());
   console_.line("  turns       " + std::to_string(conversation_.turns.size() / 2));
-  console_.line("  context     " + std::to_string(info->n_tokens) + "/" + std::to_string(info->n_context) + " tokens, " +
-                format_bytes(info->kv_bytes) + " reserved");
-  console_.line("  weights     " + format_bytes(loaded_.engine_info.bytes_per_token) + " read per token; loaded in " +
-                format_rate(loaded_.engine_info.load_seconds) + " s, " + loaded_.engine_info.read_mode);
+  console_.line("  context     " + std::to_string(info->n_tokens) + "/" +
+                std::to_string(info->n_context) + " tokens, " + format_bytes(info->kv_bytes) +
+                " reserved");
+  console_.line("  weights     " + format_bytes(loaded_.engine_info.bytes_per_token) +
+                " read per token; loaded in " + format_rate(loaded_.engine_info.load_seconds) +
+                " s, " + loaded_.engine_info.read_mode);
   const auto tiers = loaded_.engine.memory();
   if (!tiers) return failed(tiers.error());
   for (const tandem_tier_report& tier : *tiers) {
     std::string name(tier.name);
     name.resize(12, ' ');
-    console_.line("  " + name + "weights " + format_bytes(tier.weight_bytes) + " (" + format_bytes(tier.huge_page_bytes) +
-                  " in huge pages), KV " + format_bytes(tier.kv_bytes) + ", work " + format_bytes(tier.work_bytes) + ", free " +
-                  format_bytes(tier.free_bytes));
+    console_.line("  " + name + "weights " + format_bytes(tier.weight_bytes) + " (" +
+                  format_bytes(tier.huge_page_bytes) + " in huge pages), KV " +
+                  format_bytes(tier.kv_bytes) + ", work " + format_bytes(tier.work_bytes) +
+                  ", free " + format_bytes(tier.free_bytes));
   }
 }
 

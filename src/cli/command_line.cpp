@@ -35,7 +35,6 @@ CommandLine::CommandLine(std::string name, std::string summary, std::string exam
       positional_usage_(std::move(positionals)),
       app_(std::make_unique<CLI::App>()) {
   app_->set_help_flag();
-  app_->add_flag("-h,--help", help_wanted_, "show this help")->group("Help");
   app_->add_option("arguments", positional_values_)->group("");
   const auto formatter = std::make_shared<UsageFormatter>();
   formatter->column_width(32);
@@ -53,7 +52,8 @@ void CommandLine::value(const std::string& names, const std::string& type, const
             for (const std::string& text : values) {
               const std::string expected = accept(text);
               if (!expected.empty()) {
-                throw CLI::ValidationError(spoken + ": expected " + expected + ", found " + quoted(text));
+                throw CLI::ValidationError(spoken + ": expected " + expected + ", found " +
+                                           quoted(text));
               }
             }
           },
@@ -94,19 +94,22 @@ void CommandLine::texts(const std::string& names, std::vector<std::string>& targ
   });
 }
 
-void CommandLine::choice(const std::string& names, std::string& target, std::vector<std::string> choices,
-                         const std::string& help) {
+void CommandLine::choice(const std::string& names, std::string& target,
+                         std::vector<std::string> choices, const std::string& help) {
   std::string listed;
   for (const std::string& choice : choices) listed += (listed.empty() ? "" : "|") + choice;
-  value(names, listed, help, [&target, listed, choices = std::move(choices)](const std::string& text) {
-    if (std::find(choices.begin(), choices.end(), text) == choices.end()) return "one of " + listed;
-    target = text;
-    return std::string();
-  });
+  value(names, listed, help,
+        [&target, listed, choices = std::move(choices)](const std::string& text) {
+          if (std::find(choices.begin(), choices.end(), text) == choices.end())
+            return "one of " + listed;
+          target = text;
+          return std::string();
+        });
 }
 
-void CommandLine::require_least_most(const std::string& names, const std::string& help, int64_t least,
-                                     int64_t most, std::function<void(int64_t)> set) {
+void CommandLine::require_least_most(const std::string& names, const std::string& help,
+                                     int64_t least, int64_t most,
+                                     std::function<void(int64_t)> set) {
   value(names, "N", help, [least, most, set = std::move(set)](const std::string& text) {
     std::optional<int64_t> number = parse_integer(text);
     if (!number && least >= 0) {
@@ -134,12 +137,14 @@ void CommandLine::require_real(const std::string& names, const std::string& help
 }
 
 std::optional<int> CommandLine::parse(Console& console, const Arguments& arguments) {
+  app_->add_flag("-h,--help", help_wanted_, "show this help")->group("Help");
   // CLI11 takes the arguments from the back.
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
   try {
     app_->parse(reversed);
   } catch (const CLI::ParseError& error) {
-    if (help_wanted_ || std::find(arguments.begin(), arguments.end(), "--help") != arguments.end()) {
+    if (help_wanted_ ||
+        std::find(arguments.begin(), arguments.end(), "--help") != arguments.end()) {
       console.out(help());
       return kExitOk;
     }
@@ -147,7 +152,9 @@ std::optional<int> CommandLine::parse(Console& console, const Arguments& argumen
     const std::string unknown = unknown_option();
     if (unknown.empty()) return usage_error(console, error.what());
     const std::string near = nearest_option(unknown);
-    if (near.empty()) return usage_error(console, unknown + ": unknown option.", "See  tandem " + name_ + " --help");
+    if (near.empty())
+      return usage_error(console, unknown + ": unknown option.",
+                         "See  tandem " + name_ + " --help");
     return usage_error(console, unknown + ": unknown option. Did you mean " + near + "?");
   }
   if (help_wanted_) {
@@ -191,7 +198,8 @@ bool CommandLine::all_taken(Console& console) const {
   return false;
 }
 
-int CommandLine::usage_error(Console& console, std::string_view text, std::string_view suggestion) const {
+int CommandLine::usage_error(Console& console, std::string_view text,
+                             std::string_view suggestion) const {
   console.error(text, suggestion);
   return kExitUsage;
 }
@@ -210,6 +218,7 @@ std::string CommandLine::help() const {
   const auto formatter = std::dynamic_pointer_cast<CLI::Formatter>(app_->get_formatter());
   std::string groups = formatter->make_groups(app_.get(), CLI::AppFormatMode::Normal);
   while (!groups.empty() && groups.back() == '\n') groups.pop_back();
+  for (size_t gap; (gap = groups.find("\n\n\n")) != std::string::npos;) groups.erase(gap, 1);
   return result + groups + "\n";
 }
 

@@ -26,7 +26,8 @@ using Arguments = std::vector<std::string>;
 
 class CommandLine {
  public:
-  // `example` heads the help: one or more command lines. `positionals` is how they are shown: "MODEL [TEXT]".
+  // `example` heads the help: one or more command lines. `positionals` is how they are shown:
+  // "MODEL [TEXT]".
   CommandLine(std::string name, std::string summary, std::string example, std::string positionals);
   ~CommandLine();
 
@@ -34,7 +35,8 @@ class CommandLine {
   void group(std::string name) { group_ = std::move(name); }
 
   void flag(const std::string& names, bool& value, const std::string& help);
-  void text(const std::string& names, std::string& value, const std::string& type, const std::string& help);
+  void text(const std::string& names, std::string& value, const std::string& type,
+            const std::string& help);
   void text(const std::string& names, std::optional<std::string>& value, const std::string& type,
             const std::string& help);
   // May be given more than once.
@@ -44,7 +46,8 @@ class CommandLine {
               const std::string& help);
   // A whole number, `least` to `most`; suffixes like 4k where sizes are allowed.
   template <typename T>
-  void whole(const std::string& names, T& value, int64_t least, int64_t most, const std::string& help);
+  void whole(const std::string& names, T& value, int64_t least, int64_t most,
+             const std::string& help);
   template <typename T>
   void real(const std::string& names, T& value, double least, double most, const std::string& help);
 
@@ -53,7 +56,8 @@ class CommandLine {
 
   // What stood without a flag, in order.
   const std::vector<std::string>& positionals() const { return positional_values_; }
-  // Takes the first positional unless `from_flag` has a value already. Prints the error when there is none.
+  // Takes the first positional unless `from_flag` has a value already. Prints the error when there
+  // is none.
   std::optional<std::string> take_model(Console& console, const std::string& from_flag);
   // Prints that there is one too many, unless all positionals are taken.
   bool all_taken(Console& console) const;
@@ -65,9 +69,10 @@ class CommandLine {
 
  private:
   using Accept = std::function<std::string(const std::string&)>;  // "" or what it expects
-  void value(const std::string& names, const std::string& type, const std::string& help, Accept accept);
-  void require_least_most(const std::string& names, const std::string& help, int64_t least, int64_t most,
-                          std::function<void(int64_t)> set);
+  void value(const std::string& names, const std::string& type, const std::string& help,
+             Accept accept);
+  void require_least_most(const std::string& names, const std::string& help, int64_t least,
+                          int64_t most, std::function<void(int64_t)> set);
   void require_real(const std::string& names, const std::string& help, double least, double most,
                     std::function<void(double)> set);
   std::string unknown_option() const;

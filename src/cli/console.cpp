@@ -15,8 +15,8 @@
 namespace tandem::cli {
 namespace {
 
-// Writes everything; an interrupt does not end it unless the program shall end, so that an answer is never cut
-// inside a character. Returns 0 or errno.
+// Writes everything; an interrupt does not end it unless the program shall end, so that an answer
+// is never cut inside a character. Returns 0 or errno.
 int write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t n = ::write(fd, text.data(), text.size());
@@ -67,7 +67,9 @@ bool Console::out(std::string_view text) {
 
 void Console::err(std::string_view text) { write_all(STDERR_FILENO, text); }
 
-void Console::note(std::string_view text) { line("note        " + indented(text, std::string(12, ' '))); }
+void Console::note(std::string_view text) {
+  line("note        " + indented(text, std::string(12, ' ')));
+}
 
 void Console::dim_line(std::string_view text) {
   if (err_has_colour_) {

@@ -1,8 +1,8 @@
 // Where the program speaks: answers on standard output, everything else on standard error.
 //
-// Threading: one thread at a time, except progress, which is drawn from the library's threads while the
-// program's own thread waits.
-// Errors: a failed write to standard output is remembered; finish() turns it into the exit code.
+// Threading: one thread at a time, except progress, which is drawn from the library's threads while
+// the program's own thread waits. Errors: a failed write to standard output is remembered; finish()
+// turns it into the exit code.
 #pragma once
 
 #include <string>
@@ -46,8 +46,8 @@ class Console {
   bool err_has_colour() const { return err_has_colour_; }
   int err_width() const;
 
-  // The exit code of the program: `code`, unless standard output failed. Ends the process by SIGPIPE when the reader
-  // went away, as other tools do.
+  // The exit code of the program: `code`, unless standard output failed. Ends the process by
+  // SIGPIPE when the reader went away, as other tools do.
   int finish(int code);
 
  private:

@@ -15,7 +15,8 @@ std::vector<api::Message> Conversation::messages() const {
 
 std::string Conversation::to_json(const std::string& model) const {
   Json list = Json::array();
-  for (const api::Message& message : messages()) list.push_back({{"role", message.role}, {"content", message.content}});
+  for (const api::Message& message : messages())
+    list.push_back({{"role", message.role}, {"content", message.content}});
   const Json object = {{"tandem_conversation", 1}, {"model", model}, {"messages", list}};
   return object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -28,13 +29,15 @@ std::optional<Conversation> Conversation::from_json(std::string_view text, std::
     return std::nullopt;
   }
   if (json["tandem_conversation"] != 1) {
-    error = "written by a newer tandem (version " + json["tandem_conversation"].dump() + ", expected 1).";
+    error = "written by a newer tandem (version " + json["tandem_conversation"].dump() +
+            ", expected 1).";
     return std::nullopt;
   }
   Conversation conversation;
   for (const Json& message : json["messages"]) {
-    const bool whole = message.is_object() && message.contains("role") && message["role"].is_string() &&
-                       message.contains("content") && message["content"].is_string();
+    const bool whole = message.is_object() && message.contains("role") &&
+                       message["role"].is_string() && message.contains("content") &&
+                       message["content"].is_string();
     const std::string role = whole ? message["role"].get<std::string>() : "";
     if (role == "system" && conversation.turns.empty()) {
       conversation.system = message["content"].get<std::string>();

@@ -22,7 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The editor knows lines only: a pasted newline is shown, edited and kept in the history as this sign.
+// The editor knows lines only: a pasted newline is shown, edited and kept in the history as this
+// sign.
 constexpr wchar_t kNewlineSign = L'\u2424';
 constexpr std::string_view kPasteBegin = "\x1b[200~";
 constexpr std::string_view kPasteEnd = "\x1b[201~";
@@ -124,8 +125,8 @@ class EditReader : public LineReader {
 };
 
 EditReader::EditReader() {
-  // The editor needs to know how wide characters are. A terminal that shows no UTF-8 is not seen any more, a
-  // container without a locale is.
+  // The editor needs to know how wide characters are. A terminal that shows no UTF-8 is not seen
+  // any more, a container without a locale is.
   std::setlocale(LC_CTYPE, "");
   if (std::strcmp(nl_langinfo(CODESET), "UTF-8") != 0) std::setlocale(LC_CTYPE, "C.UTF-8");
   edit_ = el_init("tandem", stdin, stderr, stderr);

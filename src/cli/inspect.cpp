@@ -20,7 +20,9 @@ std::string padded(std::string text, size_t width) {
 }
 
 std::string summary_of(const tandem_model_info& info) {
-  const auto row = [](const char* name, const std::string& value) { return padded(name, 16) + value + "\n"; };
+  const auto row = [](const char* name, const std::string& value) {
+    return padded(name, 16) + value + "\n";
+  };
   std::string text = row("name", info.name);
   text += row("architecture", info.architecture);
   text += row("weights", std::string(info.type_name) + ", " + format_bytes(info.weight_bytes));
@@ -49,7 +51,9 @@ std::string short_value(const Json& value) {
   const bool cut = end != std::string::npos || text.size() > kMost;
   size_t keep = std::min({end, text.size(), kMost});
   // Not inside a UTF-8 character.
-  while (cut && keep > 0 && keep < text.size() && (static_cast<unsigned char>(text[keep]) & 0xC0) == 0x80) --keep;
+  while (cut && keep > 0 && keep < text.size() &&
+         (static_cast<unsigned char>(text[keep]) & 0xC0) == 0x80)
+    --keep;
   text.resize(keep);
   // What a file says must not steer the terminal.
   for (char& c : text) {
@@ -61,7 +65,8 @@ std::string short_value(const Json& value) {
 std::string metadata_of(const Json& model) {
   std::string text;
   if (!model.contains("metadata")) return text;
-  for (const auto& [key, value] : model["metadata"].items()) text += padded(key, 40) + short_value(value) + "\n";
+  for (const auto& [key, value] : model["metadata"].items())
+    text += padded(key, 40) + short_value(value) + "\n";
   return text;
 }
 
@@ -70,8 +75,9 @@ std::string tensors_of(const Json& model) {
   if (!model.contains("tensors")) return text;
   for (const Json& tensor : model["tensors"]) {
     const auto bytes = tensor.value("bytes", uint64_t{0});
-    text += padded(short_value(tensor.value("name", "")), 40) + padded(tensor.value("type", ""), 8) +
-            padded(tensor.value("shape", Json()).dump(), 24) + format_bytes(bytes) + "\n";
+    text += padded(short_value(tensor.value("name", "")), 40) +
+            padded(tensor.value("type", ""), 8) + padded(tensor.value("shape", Json()).dump(), 24) +
+            format_bytes(bytes) + "\n";
   }
   return text;
 }

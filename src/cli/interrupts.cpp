@@ -51,7 +51,8 @@ void install() {
   handle(SIGHUP, on_interrupt);
   handle(SIGWINCH, on_window_change);
   handle(SIGCONT, on_continue);
-  // A closed pipe is found by write(); the program then ends as if by the signal, after cleaning up.
+  // A closed pipe is found by write(); the program then ends as if by the signal, after cleaning
+  // up.
   handle(SIGPIPE, SIG_IGN);
 }
 

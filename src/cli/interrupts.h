@@ -1,7 +1,8 @@
 // Ctrl-C and its relatives, turned into something that loops can wait for.
 //
-// The program installs the handlers, the library never does. SIGINT asks to stop what runs now; SIGTERM and SIGHUP
-// ask the program to end, and pass through the same path so that a half-written file is removed.
+// The program installs the handlers, the library never does. SIGINT asks to stop what runs now;
+// SIGTERM and SIGHUP ask the program to end, and pass through the same path so that a half-written
+// file is removed.
 //
 // Threading: the handlers may run on any thread; everything here may be called from any thread.
 // Ownership: process-wide, because signals are.
@@ -33,8 +34,8 @@ class CancelOnInterrupt {
   CancelOnInterrupt& operator=(const CancelOnInterrupt&) = delete;
 };
 
-// Calls `action` once, on a thread of its own, when an interrupt comes while this object lives: for blocking
-// calls that have no cancel flag.
+// Calls `action` once, on a thread of its own, when an interrupt comes while this object lives: for
+// blocking calls that have no cancel flag.
 class ActOnInterrupt {
  public:
   explicit ActOnInterrupt(std::function<void()> action);

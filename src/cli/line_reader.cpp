@@ -11,7 +11,8 @@
 namespace tandem::cli {
 namespace {
 
-// Lines from a pipe, a file, or a terminal without cursor movement (which does its own simple editing).
+// Lines from a pipe, a file, or a terminal without cursor movement (which does its own simple
+// editing).
 class PlainReader : public LineReader {
  public:
   PlainReader(Console console, bool with_prompt) : console_(console), with_prompt_(with_prompt) {}
@@ -60,7 +61,8 @@ std::unique_ptr<LineReader> make_line_reader(const Console& console) {
   if (console.in_is_terminal() && console.err_can_move()) {
     if (auto reader = make_edit_reader()) return reader;
   }
-  return std::make_unique<PlainReader>(console, console.in_is_terminal() && console.err_is_terminal());
+  return std::make_unique<PlainReader>(console,
+                                       console.in_is_terminal() && console.err_is_terminal());
 }
 
 LineReader::Outcome read_message(LineReader& reader, std::string& message) {

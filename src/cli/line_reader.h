@@ -15,17 +15,19 @@ class LineReader {
   enum class Outcome { kLine, kInterrupted, kEnd };
 
   virtual ~LineReader() = default;
-  // `line` comes without its newline; pasted newlines stand inside it. The prompt is for people only.
+  // `line` comes without its newline; pasted newlines stand inside it. The prompt is for people
+  // only.
   virtual Outcome read(const char* prompt, std::string& line) = 0;
   // For the history of people.
   virtual void remember(const std::string& /*text*/) {}
 };
 
-// Line editing with history on a terminal that can, else plain lines. No prompt when standard input is no terminal.
+// Line editing with history on a terminal that can, else plain lines. No prompt when standard input
+// is no terminal.
 std::unique_ptr<LineReader> make_line_reader(const Console& console);
 
-// What a person means as one message: lines that end in a backslash go on, and a line that begins with """ opens a
-// block that ends with """. An interrupt drops all of it.
+// What a person means as one message: lines that end in a backslash go on, and a line that begins
+// with """ opens a block that ends with """. An interrupt drops all of it.
 LineReader::Outcome read_message(LineReader& reader, std::string& message);
 
 }  // namespace tandem::cli

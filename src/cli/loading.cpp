@@ -58,10 +58,13 @@ void LoadFlags::add_model_to(CommandLine& line) {
 
 void LoadFlags::add_to(CommandLine& line) {
   add_model_to(line);
-  line.whole("-c,--ctx", n_context, 0, 1 << 30, "context in tokens, 0: as trained, limited by free memory");
+  line.whole("-c,--ctx", n_context, 0, 1 << 30,
+             "context in tokens, 0: as trained, limited by free memory");
   line.whole("-t,--threads", n_threads, 0, 4096, "threads, 0: one per physical core");
-  line.choice("--read", read, {"auto", "buffered", "direct"}, "how weights are read from the drive");
-  line.choice("--kv", kv, {"f16", "f32"}, "format of the keys and values that are kept");
+  line.choice("--read", read, {"auto", "buffered", "direct"},
+              "how weights are read from the drive");
+  line.choice("--kv", kv, {"f16", "f32"},
+              "format of the keys and values that are kept (" + kv + ")");
   line.flag("--force", force, "load although the numbers say that it does not fit");
 }
 
@@ -72,7 +75,8 @@ std::optional<api::Model> open_model(Console& console, const std::string& path, 
   return std::nullopt;
 }
 
-std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags, int& exit_code) {
+std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags,
+                           int& exit_code) {
   std::optional<api::Model> model = open_model(console, path, exit_code);
   if (!model) return std::nullopt;
 

@@ -35,9 +35,11 @@ struct Loaded {
 
 // Prints what went wrong and gives nothing.
 std::optional<api::Model> open_model(Console& console, const std::string& path, int& exit_code);
-std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags, int& exit_code);
+std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags,
+                           int& exit_code);
 
-// The model that comes with tandem: in $TANDEM_MODELS, beside the program, in the source tree. "" when there is none.
+// The model that comes with tandem: in $TANDEM_MODELS, beside the program, in the source tree. ""
+// when there is none.
 std::string bundled_model();
 
 }  // namespace tandem::cli

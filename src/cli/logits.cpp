@@ -11,7 +11,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "rows are written as they lie in memory");
 
-int write_logits(Console& console, Loaded& loaded, std::span<const int32_t> tokens, const std::string& path) {
+int write_logits(Console& console, Loaded& loaded, std::span<const int32_t> tokens,
+                 const std::string& path) {
   auto session = api::Session::create(loaded.engine);
   if (!session) return console.fail(session.error());
   const uint64_t row_bytes = uint64_t{loaded.model_info.n_vocabulary} * sizeof(float);
@@ -48,11 +49,15 @@ int write_logits(Console& console, Loaded& loaded, std::span<const int32_t> toke
 
 int run_logits(Console& console, const Arguments& arguments) {
   LoadFlags load_flags;
+  load_flags.kv =
+      "f32";  // logits are written to be compared; half-precision keys and values show in them
   std::string ids, output;
   CommandLine line("logits",
-                   "The logits of every position, as a file of little-endian float32, one row of the vocabulary's\n"
+                   "The logits of every position, as a file of little-endian float32, one row of "
+                   "the vocabulary's\n"
                    "size per token. The file appears when it is whole.",
-                   "tandem logits model.gguf --tokens 1,2,3 --output logits.bin", "MODEL --tokens IDS --output FILE");
+                   "tandem logits model.gguf --tokens 1,2,3 --output logits.bin",
+                   "MODEL --tokens IDS --output FILE");
   line.group("Input and output");
   line.text("--tokens", ids, "IDS", "token ids, separated by commas or spaces");
   line.text("-o,--output", output, "FILE", "the file to write");

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
@@ -7,9 +8,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// "l2_bytes" and such hold sizes; everything else is shown as it stands.
+// "bytes" and what ends in it are sizes; everything else is shown as it stands.
 std::string shown(const std::string& name, const Json& value) {
-  if (name.ends_with("bytes") && value.is_number_unsigned()) return format_bytes(value.get<uint64_t>());
+  if (name.ends_with("bytes") && value.is_number_unsigned())
+    return format_bytes(value.get<uint64_t>());
   if (value.is_string()) return value.get<std::string>();
   return value.dump();
 }
@@ -30,8 +32,9 @@ std::string in_one_line(const std::string& name, const Json& value) {
   }
   if (!value.is_object()) return shown(name, value);
   for (const auto& [key, item] : value.items()) {
-    if (item.is_null()) continue;
-    text += (text.empty() ? "" : "  ") + spaced(key) + " " + in_one_line(key, item);
+    const std::string line = in_one_line(key, item);
+    if (item.is_null() || line.empty()) continue;
+    text += (text.empty() ? "" : "  ") + (key == "bytes" ? line : spaced(key) + " " + line);
   }
   return text;
 }
@@ -51,7 +54,8 @@ void print_list(std::string& text, const std::string& heading, const Json& list)
 std::string table_of(const Json& machine) {
   std::string text;
   for (const auto& [key, value] : machine.items()) {
-    if (value.is_null() || (value.is_structured() && value.empty())) continue;
+    const bool is_version = key == "tandem_machine";
+    if (is_version || value.is_null() || (value.is_structured() && value.empty())) continue;
     if (value.is_array() && value[0].is_object()) {
       text += spaced(key) + "\n";
       print_list(text, key, value);
@@ -68,8 +72,10 @@ std::string table_of(const Json& machine) {
 
 int run_machine(Console& console, const Arguments& arguments) {
   bool json = false;
-  CommandLine line("machine", "What this machine has: processors, caches, memory, drives, and the limits it sets.",
-                   "tandem machine\ntandem machine --json > workstation.json", "");
+  CommandLine line(
+      "machine",
+      "What this machine has: processors, caches, memory, drives, and the limits it sets.",
+      "tandem machine\ntandem machine --json > workstation.json", "");
   line.group("Output");
   line.flag("--json", json, "as a machine file");
   if (const auto code = line.parse(console, arguments)) return *code;

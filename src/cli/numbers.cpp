@@ -89,7 +89,9 @@ std::string format_fixed(double value, int digits) {
 }
 
 std::optional<int64_t> parse_integer(std::string_view text) { return parse_whole<int64_t>(text); }
-std::optional<uint64_t> parse_unsigned(std::string_view text) { return parse_whole<uint64_t>(text); }
+std::optional<uint64_t> parse_unsigned(std::string_view text) {
+  return parse_whole<uint64_t>(text);
+}
 
 std::optional<double> parse_real(std::string_view text) {
   const auto value = parse_whole<double>(text);
@@ -99,7 +101,9 @@ std::optional<double> parse_real(std::string_view text) {
 
 std::optional<uint64_t> parse_size(std::string_view text) {
   size_t digits = 0;
-  while (digits < text.size() && ((text[digits] >= '0' && text[digits] <= '9') || text[digits] == '.')) ++digits;
+  while (digits < text.size() &&
+         ((text[digits] >= '0' && text[digits] <= '9') || text[digits] == '.'))
+    ++digits;
   const uint64_t factor = factor_of(text.substr(digits));
   if (factor == 0) return std::nullopt;
   const std::string_view number = text.substr(0, digits);

@@ -18,8 +18,9 @@ struct PerplexityFlags {
   bool json = false;
 };
 
-// The text, cut for a context of fixed length. Every token but those without anything before them is predicted exactly
-// once. A window is an optional BOS and tokens [begin, end); those from `scored` on count.
+// The text, cut for a context of fixed length. Every token but those without anything before them
+// is predicted exactly once. A window is an optional BOS and tokens [begin, end); those from
+// `scored` on count.
 struct Window {
   size_t begin, scored, end;
 };
@@ -29,8 +30,9 @@ struct WindowScore {
   size_t n_tokens = 0, n_characters = 0;
 };
 
-// A window begins with the BOS token where the model wants one, else with a token that the window before has scored. With a
-// stride below what a window holds, windows overlap and each scores only its last `stride` tokens.
+// A window begins with the BOS token where the model wants one, else with a token that the window
+// before has scored. With a stride below what a window holds, windows overlap and each scores only
+// its last `stride` tokens.
 std::vector<Window> windows_over(size_t n_tokens, size_t n_context, bool with_bos, size_t stride) {
   const size_t room = n_context - (with_bos ? 1 : 0);
   const size_t least_before = with_bos ? 0 : 1;
@@ -48,8 +50,9 @@ std::vector<Window> windows_over(size_t n_tokens, size_t n_context, bool with_bo
 }
 
 size_t count_characters(std::string_view text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
 }
 
 // -log p(token)
@@ -62,7 +65,8 @@ double nats_of(std::span<const float> logits, int32_t token) {
 
 class Measurement {
  public:
-  Measurement(Console& console, Loaded& loaded, std::string text) : console_(console), loaded_(loaded), text_(std::move(text)) {}
+  Measurement(Console& console, Loaded& loaded, std::string text)
+      : console_(console), loaded_(loaded), text_(std::move(text)) {}
 
   int run(const PerplexityFlags& flags);
 
@@ -77,13 +81,15 @@ class Measurement {
   std::string text_;
   std::vector<int32_t> tokens_;
   std::optional<int32_t> bos_;
-  size_t n_context_ = 0, stride_ = 0, n_done_ = 0;
+  size_t n_context_ = 0, stride_ = 0;
+  size_t n_inputs_ = 0, n_done_ = 0;  // tokens to evaluate
   std::vector<WindowScore> scores_;
 };
 
 bool Measurement::prepare(int& code) {
   auto tokens = loaded_.model.tokenize(text_, false, false);
-  // What the model wants around a text shows on a short one: a first token that is not the text's is BOS.
+  // What the model wants around a text shows on a short one: a first token that is not the text's
+  // is BOS.
   const auto bare = loaded_.model.tokenize("a", false, false);
   const auto wrapped = loaded_.model.tokenize("a", true, false);
   if (!tokens || !bare || !wrapped) {
@@ -91,9 +97,11 @@ bool Measurement::prepare(int& code) {
     return false;
   }
   tokens_ = std::move(*tokens);
-  if (!wrapped->empty() && !bare->empty() && wrapped->front() != bare->front()) bos_ = wrapped->front();
+  if (!wrapped->empty() && !bare->empty() && wrapped->front() != bare->front())
+    bos_ = wrapped->front();
   if (tokens_.size() < 2) {
-    console_.error("the text is " + std::to_string(tokens_.size()) + " tokens long; at least 2 are needed.");
+    console_.error("the text is " + std::to_string(tokens_.size()) +
+                   " tokens long; at least 2 are needed.");
     code = kExitFailure;
     return false;
   }
@@ -115,7 +123,7 @@ api::Expected<> Measurement::score(api::Session& session, const Window& window, 
       score.nats += nats_of(logits, tokens_[predicted]);
       ++score.n_tokens;
     }
-    bar.update(++n_done_, 0);
+    bar.update(++n_done_, n_inputs_);
     return !interrupts::pending();
   });
   if (!done) return done;
@@ -133,27 +141,25 @@ int Measurement::run(const PerplexityFlags& flags) {
   n_context_ = loaded_.engine_info.n_context;
   stride_ = flags.stride;
   if (n_context_ < 3) {
-    console_.error("a context of " + std::to_string(n_context_) + " tokens is too short to predict from.");
+    console_.error("a context of " + std::to_string(n_context_) +
+                   " tokens is too short to predict from.");
     return kExitFailure;
   }
   auto session = api::Session::create(loaded_.engine);
   if (!session) return console_.fail(session.error());
   const auto windows = windows_over(tokens_.size(), n_context_, bos_.has_value(), stride_);
-  size_t n_inputs = 0;
-  for (const Window& window : windows) n_inputs += window.end - window.begin - (bos_ ? 0 : 1);
+  for (const Window& window : windows) n_inputs_ += window.end - window.begin - (bos_ ? 0 : 1);
   ProgressBar bar(console_, "reading", ProgressBar::Unit::kTokens);
-  bar.update(0, n_inputs);
   const interrupts::ActOnInterrupt cancel([&session] { session->cancel(); });
   for (const Window& window : windows) {
     const auto done = score(*session, window, bar);
     if (interrupts::pending()) {
       bar.clear();
-      console_.line("interrupted: " + std::to_string(scores_.size()) + " of " + std::to_string(windows.size()) +
-                    " windows were read; no result.");
+      console_.line("interrupted: " + std::to_string(scores_.size()) + " of " +
+                    std::to_string(windows.size()) + " windows were read; no result.");
       return kExitInterrupted;
     }
     if (!done) return console_.fail(done.error());
-    bar.update(n_done_, n_inputs);
   }
   bar.clear();
   return report(flags.json);
@@ -188,26 +194,30 @@ int Measurement::report(bool json) const {
     all.n_characters += score.n_characters;
   }
   const double per_token = all.nats / static_cast<double>(all.n_tokens);
-  const double per_character = all.n_characters > 0 ? all.nats / static_cast<double>(all.n_characters) : NAN;
-  const std::string method =
-      (stride_ == 0 ? std::string("non-overlapping windows") : "windows that advance by " + std::to_string(stride_)) + " of " +
-      std::to_string(n_context_) + " tokens, each beginning with " +
-      (bos_ ? "BOS" : stride_ == 0 ? "the last token of the one before" : "tokens of the one before");
+  const double per_character =
+      all.n_characters > 0 ? all.nats / static_cast<double>(all.n_characters) : NAN;
+  const std::string method = (stride_ == 0 ? std::string("non-overlapping windows")
+                                           : "windows that advance by " + std::to_string(stride_)) +
+                             " of " + std::to_string(n_context_) + " tokens, each beginning with " +
+                             (bos_           ? "BOS"
+                              : stride_ == 0 ? "the last token of the one before"
+                                             : "tokens of the one before");
   if (json) {
-    const nlohmann::ordered_json object = {{"nats_per_token", per_token},
-                                           {"nats_per_token_standard_error", standard_error(false)},
-                                           {"perplexity", std::exp(per_token)},
-                                           {"nats_per_character", per_character},
-                                           {"nats_per_character_standard_error", standard_error(true)},
-                                           {"nats", all.nats},
-                                           {"tokens", tokens_.size()},
-                                           {"scored_tokens", all.n_tokens},
-                                           {"scored_characters", all.n_characters},
-                                           {"windows", scores_.size()},
-                                           {"context", n_context_},
-                                           {"stride", stride_},
-                                           {"bos", bos_.has_value()},
-                                           {"method", method}};
+    const nlohmann::ordered_json object = {
+        {"nats_per_token", per_token},
+        {"nats_per_token_standard_error", standard_error(false)},
+        {"perplexity", std::exp(per_token)},
+        {"nats_per_character", per_character},
+        {"nats_per_character_standard_error", standard_error(true)},
+        {"nats", all.nats},
+        {"tokens", tokens_.size()},
+        {"scored_tokens", all.n_tokens},
+        {"scored_characters", all.n_characters},
+        {"windows", scores_.size()},
+        {"context", n_context_},
+        {"stride", stride_},
+        {"bos", bos_.has_value()},
+        {"method", method}};
     console_.out(object.dump() + "\n");
     return kExitOk;
   }
@@ -217,9 +227,9 @@ int Measurement::report(bool json) const {
   console_.out("perplexity          " + format_fixed(std::exp(per_token), 4) + "\n");
   console_.out("nats per token      " + with_error(per_token, standard_error(false)) + "\n");
   console_.out("nats per character  " + with_error(per_character, standard_error(true)) + "\n");
-  console_.out("scored              " + std::to_string(all.n_tokens) + " of " + std::to_string(tokens_.size()) +
-               " tokens, " + std::to_string(all.n_characters) + " characters, " + std::to_string(scores_.size()) +
-               " windows\n");
+  console_.out("scored              " + std::to_string(all.n_tokens) + " of " +
+               std::to_string(tokens_.size()) + " tokens, " + std::to_string(all.n_characters) +
+               " characters, " + std::to_string(scores_.size()) + " windows\n");
   console_.out("method              " + method + "\n");
   return kExitOk;
 }
@@ -229,9 +239,11 @@ int Measurement::report(bool json) const {
 int run_perplexity(Console& console, const Arguments& arguments) {
   PerplexityFlags flags;
   CommandLine line("perplexity",
-                   "How well a model predicts a text: nats per token and per character (Unicode code point), with the\n"
+                   "How well a model predicts a text: nats per token and per character (Unicode "
+                   "code point), with the\n"
                    "standard error that the differences between windows give.",
-                   "tandem perplexity model.gguf -f text.txt\ntandem perplexity model.gguf -f text.txt -c 512 --stride 256",
+                   "tandem perplexity model.gguf -f text.txt\ntandem perplexity model.gguf -f "
+                   "text.txt -c 512 --stride 256",
                    "MODEL -f FILE");
   line.group("Text");
   line.text("-f,--file", flags.file, "FILE", "the text, - for standard input");
@@ -243,7 +255,8 @@ int run_perplexity(Console& console, const Arguments& arguments) {
   if (const auto code = line.parse(console, arguments)) return *code;
   const auto path = line.take_model(console, flags.load.model);
   if (!path || !line.all_taken(console)) return kExitUsage;
-  if (flags.file.empty()) return line.usage_error(console, "no text given.", "tandem perplexity MODEL -f FILE");
+  if (flags.file.empty())
+    return line.usage_error(console, "no text given.", "tandem perplexity MODEL -f FILE");
 
   std::string error;
   auto text = read_all(flags.file, error);

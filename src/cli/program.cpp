@@ -37,7 +37,9 @@ std::string program_help() {
     name.resize(12, ' ');
     text += "  " + name + std::string(command.summary) + "\n";
   }
-  return text + "\ntandem COMMAND --help tells more about a command; tandem --version tells the version.\n";
+  return text +
+         "\ntandem COMMAND --help tells more about a command; tandem --version tells the "
+         "version.\n";
 }
 
 const Command* find_command(std::string_view name) {

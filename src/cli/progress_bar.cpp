@@ -44,7 +44,8 @@ std::string ProgressBar::line_of(double seconds, double eta_seconds) const {
     const auto filled = static_cast<size_t>(share * kBarWidth);
     line += std::string(filled, '#') + std::string(kBarWidth - filled, '.') + "  ";
     line += format_fixed(share * 100, 0) + " %  ";
-    if (eta_seconds <= 0 && rate > 0) eta_seconds = static_cast<double>(total_ - std::min(done_, total_)) / rate;
+    if (eta_seconds <= 0 && rate > 0)
+      eta_seconds = static_cast<double>(total_ - std::min(done_, total_)) / rate;
   }
   line += amount() + "  " + speed;
   if (total_ > 0 && eta_seconds > 0) line += "  ETA " + format_time(eta_seconds);

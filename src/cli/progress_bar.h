@@ -1,4 +1,5 @@
-// How far something long has come: "loading  ######......  61 %  10.6 of 17.4 GB  2.1 GB/s  ETA 0:03".
+// How far something long has come: "loading  ######......  61 %  10.6 of 17.4 GB  2.1 GB/s  ETA
+// 0:03".
 //
 // On a terminal only, and only for what takes longer than a moment (0.3 s); a pipe sees nothing.
 // Threading: update() and finish() from one thread at a time, any thread.

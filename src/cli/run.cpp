@@ -33,12 +33,14 @@ void RunFlags::add_to(CommandLine& line) {
   line.flag("--raw", raw, "no chat template: the text is continued as it stands");
   line.flag("--special", special, "with --raw: control tokens written in the text become tokens");
   line.group("Answer");
-  line.whole("-n,--predict,--n-predict", n_predict, 0, UINT32_MAX, "most tokens of the answer, 0: until it ends");
+  line.whole("-n,--predict,--n-predict", n_predict, 0, UINT32_MAX,
+             "most tokens of the answer, 0: until it ends");
   line.texts("--stop", stop, "TEXT", "the answer ends before this text; may be repeated");
   line.flag("--json", json, "one JSON object at the end instead of the text");
   line.flag("-q,--quiet", quiet, "nothing on standard error but errors");
   line.text("--save-state", save_state, "FILE", "keep what the model has read and written");
-  line.text("--load-state", load_state, "FILE", "continue from a state; with --raw the text is appended");
+  line.text("--load-state", load_state, "FILE",
+            "continue from a state; with --raw the text is appended");
   sampling.add_to(line);
   load.add_to(line);
 }
@@ -49,8 +51,8 @@ void append(std::string& prompt, const std::string& part) {
   prompt += part;
 }
 
-// Standard input to its end. When a prompt is there already, somebody may have started us with an open pipe that never
-// ends: say what we wait for.
+// Standard input to its end. When a prompt is there already, somebody may have started us with an
+// open pipe that never ends: say what we wait for.
 std::optional<std::string> read_pipe(Console& console, bool has_prompt, std::string& error) {
   if (has_prompt) {
     pollfd watched[2] = {{STDIN_FILENO, POLLIN, 0}, {interrupts::fd(), POLLIN, 0}};
@@ -62,7 +64,8 @@ std::optional<std::string> read_pipe(Console& console, bool has_prompt, std::str
 }
 
 // -p, then -f, then the pipe.
-std::optional<std::string> gather_prompt(Console& console, const RunFlags& flags, std::string& error) {
+std::optional<std::string> gather_prompt(Console& console, const RunFlags& flags,
+                                         std::string& error) {
   std::string prompt = flags.prompt.value_or("");
   if (flags.file) {
     const auto content = read_all(*flags.file, error);
@@ -79,28 +82,28 @@ std::optional<std::string> gather_prompt(Console& console, const RunFlags& flags
 }
 
 std::string json_of(const Answer& answer, const Loaded& loaded) {
-  const nlohmann::ordered_json object = {
-      {"text", answer.text},
-      {"tokens", answer.tokens},
-      {"finish", finish_name(answer.finish)},
-      {"model", loaded.model_info.name},
-      {"prompt_tokens", answer.n_prompt_tokens},
-      {"prompt_tokens_evaluated", answer.n_prompt_evaluated},
-      {"generated_tokens", answer.n_generated},
-      {"prompt_seconds", answer.prompt_seconds},
-      {"generate_seconds", answer.generate_seconds},
-      {"prompt_tokens_per_s", answer.prompt_tokens_per_s()},
-      {"decode_tokens_per_s", answer.decode_tokens_per_s()},
-      {"load_seconds", loaded.engine_info.load_seconds},
-      {"context", loaded.engine_info.n_context},
-      {"seed", answer.seed}};
+  const nlohmann::ordered_json object = {{"text", answer.text},
+                                         {"tokens", answer.tokens},
+                                         {"finish", finish_name(answer.finish)},
+                                         {"model", loaded.model_info.name},
+                                         {"prompt_tokens", answer.n_prompt_tokens},
+                                         {"prompt_tokens_evaluated", answer.n_prompt_evaluated},
+                                         {"generated_tokens", answer.n_generated},
+                                         {"prompt_seconds", answer.prompt_seconds},
+                                         {"generate_seconds", answer.generate_seconds},
+                                         {"prompt_tokens_per_s", answer.prompt_tokens_per_s()},
+                                         {"decode_tokens_per_s", answer.decode_tokens_per_s()},
+                                         {"load_seconds", loaded.engine_info.load_seconds},
+                                         {"context", loaded.engine_info.n_context},
+                                         {"seed", answer.seed}};
   return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 int report(Console& console, const Answer& answer, const Loaded& loaded, const RunFlags& flags) {
   if (flags.json) {
     console.out(json_of(answer, loaded));
-  } else if (!answer.text.empty() && (!flags.raw || console.out_is_terminal()) && !answer.text.ends_with("\n")) {
+  } else if (!answer.text.empty() && (!flags.raw || console.out_is_terminal()) &&
+             !answer.text.ends_with("\n")) {
     console.out("\n");
   }
   if (answer.finish == TANDEM_FINISH_ERROR) return console.fail(answer.error);
@@ -111,7 +114,8 @@ int report(Console& console, const Answer& answer, const Loaded& loaded, const R
   }
   if (flags.quiet) return kExitOk;
   if (answer.finish == TANDEM_FINISH_CONTEXT) {
-    console.note("the context of " + std::to_string(n_context) + " tokens is full: the answer stops here. A larger one: --ctx N");
+    console.note("the context of " + std::to_string(n_context) +
+                 " tokens is full: the answer stops here. A larger one: --ctx N");
   }
   if (answer.finish == TANDEM_FINISH_LENGTH) {
     console.note("stopped after " + std::to_string(answer.n_generated) + " tokens, as -n asked.");
@@ -120,7 +124,8 @@ int report(Console& console, const Answer& answer, const Loaded& loaded, const R
   return kExitOk;
 }
 
-int answer_prompt(Console& console, Loaded& loaded, const RunFlags& flags, const std::string& prompt) {
+int answer_prompt(Console& console, Loaded& loaded, const RunFlags& flags,
+                  const std::string& prompt) {
   auto session = api::Session::create(loaded.engine);
   if (!session) return console.fail(session.error());
   if (!flags.load_state.empty()) {
@@ -137,7 +142,8 @@ int answer_prompt(Console& console, Loaded& loaded, const RunFlags& flags, const
   std::vector<api::Message> messages;
   if (flags.system) messages.push_back({"system", *flags.system});
   messages.push_back({"user", prompt});
-  const auto submitted = flags.raw ? session->submit_text(prompt, options) : session->submit(messages, options);
+  const auto submitted =
+      flags.raw ? session->submit_text(prompt, options) : session->submit(messages, options);
   if (!submitted) return console.fail(submitted.error());
   const Answer answer = receive(console, *session, !flags.json);
   const int code = report(console, answer, loaded, flags);
@@ -146,12 +152,14 @@ int answer_prompt(Console& console, Loaded& loaded, const RunFlags& flags, const
   return saved ? code : console.fail(saved.error());
 }
 
-int no_prompt(Console& console, const CommandLine& line, const Arguments& arguments, const RunFlags& flags) {
+int no_prompt(Console& console, const CommandLine& line, const Arguments& arguments,
+              const RunFlags& flags) {
   if (console.in_is_terminal() && !flags.file && !flags.prompt) {
     // Without a prompt, on a terminal, run is chat.
     return run_chat(console, arguments);
   }
-  return line.usage_error(console, "no prompt given.", "Give one with -p TEXT, -f FILE or through a pipe.");
+  return line.usage_error(console, "no prompt given.",
+                          "Give one with -p TEXT, -f FILE or through a pipe.");
 }
 
 }  // namespace
@@ -159,16 +167,20 @@ int no_prompt(Console& console, const CommandLine& line, const Arguments& argume
 int run_run(Console& console, const Arguments& arguments) {
   RunFlags flags;
   CommandLine line("run",
-                   "One answer to one prompt, in the model's own chat template. The prompt is -p, then -f, then what\n"
+                   "One answer to one prompt, in the model's own chat template. The prompt is -p, "
+                   "then -f, then what\n"
                    "comes through a pipe. Without any of them, on a terminal, this is tandem chat.",
-                   "tandem run model.gguf -p \"Why is the sky blue?\"\ngit diff | tandem run model.gguf -p \"review this\"",
+                   "tandem run model.gguf -p \"Why is the sky blue?\"\ngit diff | tandem run "
+                   "model.gguf -p \"review this\"",
                    "MODEL");
   flags.add_to(line);
   if (const auto code = line.parse(console, arguments)) return *code;
   const auto path = line.take_model(console, flags.load.model);
   if (!path || !line.all_taken(console)) return kExitUsage;
-  if (flags.raw && flags.system) return line.usage_error(console, "--system needs the chat template that --raw leaves out.");
-  if (console.in_is_terminal() && !flags.prompt && !flags.file) return no_prompt(console, line, arguments, flags);
+  if (flags.raw && flags.system)
+    return line.usage_error(console, "--system needs the chat template that --raw leaves out.");
+  if (console.in_is_terminal() && !flags.prompt && !flags.file)
+    return no_prompt(console, line, arguments, flags);
 
   std::string error;
   const auto prompt = gather_prompt(console, flags, error);

@@ -7,7 +7,8 @@ namespace tandem::cli {
 
 void SamplingFlags::add_to(CommandLine& line) {
   line.group("Sampling");
-  line.whole("-s,--seed", seed, 0, std::numeric_limits<int64_t>::max(), "seed; random and shown when left out");
+  line.whole("-s,--seed", seed, 0, std::numeric_limits<int64_t>::max(),
+             "seed; random and shown when left out");
   line.real("--temp", temperature, 0, 100, "temperature, 0: always the likeliest token");
   line.whole("--top-k", top_k, 0, 1 << 30, "only the K likeliest tokens, 0: off");
   line.real("--top-p", top_p, 0, 1, "only the likeliest tokens that make up this share, 1: off");

@@ -19,7 +19,8 @@ std::string joined(std::span<const int32_t> ids) {
   return text;
 }
 
-int encode(Console& console, const api::Model& model, const std::string& text, const TokenizeFlags& flags) {
+int encode(Console& console, const api::Model& model, const std::string& text,
+           const TokenizeFlags& flags) {
   const auto tokens = model.tokenize(text, false, flags.special);
   if (!tokens) return console.fail(tokens.error());
   if (flags.json) {
@@ -48,7 +49,8 @@ int decode(Console& console, const api::Model& model, const std::vector<int32_t>
 int run_tokenize(Console& console, const Arguments& arguments) {
   TokenizeFlags flags;
   CommandLine line("tokenize",
-                   "A text as token ids, without the tokens that a model wants around it. Without TEXT, the text is\n"
+                   "A text as token ids, without the tokens that a model wants around it. Without "
+                   "TEXT, the text is\n"
                    "what stands on standard input, to the last byte.",
                    "tandem tokenize model.gguf \"What light through yonder window breaks?\"\n"
                    "tandem tokenize model.gguf --decode \"12,7,99\"",
@@ -56,7 +58,8 @@ int run_tokenize(Console& console, const Arguments& arguments) {
   flags.load.add_model_to(line);
   line.group("Text");
   line.flag("--special", flags.special, "control tokens written in the text become tokens");
-  line.text("--decode", flags.decode, "IDS", "the text of ids (separated by commas or spaces) instead");
+  line.text("--decode", flags.decode, "IDS",
+            "the text of ids (separated by commas or spaces) instead");
   line.group("Output");
   line.flag("--json", flags.json, "as a JSON object");
   if (const auto code = line.parse(console, arguments)) return *code;
@@ -65,7 +68,8 @@ int run_tokenize(Console& console, const Arguments& arguments) {
   auto text = flags.decode ? flags.decode : line.take_positional();
   if (!line.all_taken(console)) return kExitUsage;
   const auto ids = flags.decode ? parse_ids(*text) : std::vector<int32_t>();
-  if (!ids) return line.usage_error(console, "--decode: expected ids such as 1,2,3, found '" + *text + "'");
+  if (!ids)
+    return line.usage_error(console, "--decode: expected ids such as 1,2,3, found '" + *text + "'");
 
   int code = kExitOk;
   const auto model = open_model(console, *path, code);

@@ -36,8 +36,10 @@ std::vector<char*> pointers_to(std::vector<std::string>& strings) {
 std::vector<std::string> environment_of(const std::vector<std::string>& more) {
   std::vector<std::string> environment = {"PATH=/usr/bin:/bin", "HOME=" + home().path().string(),
                                           "XDG_STATE_HOME=" + (home() / "state").string()};
-  for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS", "TANDEM_CPU_ISA"}) {
-    if (const char* value = std::getenv(name)) environment.push_back(std::string(name) + "=" + value);
+  for (const char* name :
+       {"ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS", "TANDEM_CPU_ISA"}) {
+    if (const char* value = std::getenv(name))
+      environment.push_back(std::string(name) + "=" + value);
   }
   environment.insert(environment.end(), more.begin(), more.end());
   return environment;
@@ -105,7 +107,8 @@ Outcome drive(pid_t process, int in, int out, int err, std::string_view input, s
 Outcome start(const std::vector<std::string>& arguments, std::string_view input, size_t most_out) {
   ::signal(SIGPIPE, SIG_IGN);
   int in[2], out[2], err[2];
-  if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0) return {};
+  if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
+    return {};
   const pid_t process = ::fork();
   if (process == 0) {
     ::signal(SIGPIPE, SIG_DFL);
@@ -198,6 +201,8 @@ std::string golden(std::string_view name) {
   return std::string(TANDEM_FIXTURES) + "/golden/" + std::string(name);
 }
 
-std::string bundled() { return std::string(TANDEM_SOURCE_DIR) + "/examples/models/tiny-verse.gguf"; }
+std::string bundled() {
+  return std::string(TANDEM_SOURCE_DIR) + "/examples/models/tiny-verse.gguf";
+}
 
 }  // namespace tandem::testing

@@ -10,14 +10,15 @@
 namespace tandem::testing {
 
 struct Outcome {
-  int exit_code = -1;   // 128 + n when a signal n ended it
-  std::string out;      // standard output
-  std::string err;      // standard error
+  int exit_code = -1;  // 128 + n when a signal n ended it
+  std::string out;     // standard output
+  std::string err;     // standard error
   bool timed_out = false;
 };
 
 // Runs `tandem ARGUMENTS` with `input` on standard input and waits for its end, at most a minute.
-// The environment is small and the same everywhere: HOME and XDG_STATE_HOME lie in a temporary folder.
+// The environment is small and the same everywhere: HOME and XDG_STATE_HOME lie in a temporary
+// folder.
 Outcome tandem(const std::vector<std::string>& arguments, std::string_view input = "");
 
 // The same with standard output closed early: after `n_bytes` were read.
