@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "golden.h"
 #include "tandem/c.h"
 
 namespace tandem::testing {
@@ -35,15 +36,6 @@ inline double ms_since(Clock::time_point start) {
 
 // What the API promises for a cancel; sanitizers slow everything ten- to twentyfold.
 inline constexpr double kCancelMs = kSanitized ? 2000 : 100;
-
-inline std::string fixture(const std::string& name) {
-  return std::string(TANDEM_FIXTURES) + "/" + name;
-}
-inline std::string golden_model(const std::string& name) {
-  const std::string whole = fixture("golden/" + name + ".gguf");
-  return std::filesystem::exists(whole) ? whole
-                                        : fixture("golden/" + name + "-00001-of-00003.gguf");
-}
 
 // An error object and its owner: pass `error` where the API wants a tandem_error**.
 class Error {

@@ -2,6 +2,7 @@
 // themselves along every path that must not change a bit.
 #include <cstdlib>
 
+#include "golden.h"
 #include "runtime/api.h"
 #include "status_matchers.h"
 
@@ -32,47 +33,12 @@ constexpr Case kCases[] = {
     {"qwen3moe-q4_k", 1.1 * 2.1e-2},
 };
 
-struct Golden {
-  uint32_t n = 0, V = 0;
-  std::vector<int32_t> tokens;  // [n]
-  std::vector<float> logits;    // [n,V]
-};
-
-Golden read_golden(const std::string& name) {
-  std::ifstream in(fixture("golden/" + name + ".golden.bin"), std::ios::binary);
-  char magic[4] = {};
-  uint32_t version = 0;
-  Golden golden;
-  in.read(magic, 4).read(reinterpret_cast<char*>(&version), 4);
-  in.read(reinterpret_cast<char*>(&golden.n), 4).read(reinterpret_cast<char*>(&golden.V), 4);
-  EXPECT_TRUE(in && std::memcmp(magic, "TGLD", 4) == 0 && version == 1) << name;
-  golden.tokens.resize(golden.n);
-  golden.logits.resize(size_t{golden.n} * golden.V);
-  in.read(reinterpret_cast<char*>(golden.tokens.data()),
-          static_cast<std::streamsize>(golden.n * 4));
-  in.read(reinterpret_cast<char*>(golden.logits.data()),
-          static_cast<std::streamsize>(golden.logits.size() * 4));
-  EXPECT_TRUE(in.good()) << name;
-  return golden;
-}
-
-double relative_l2(const float* actual, const float* expected, size_t n) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const double d = double{actual[i]} - double{expected[i]};
-    difference += d * d;
-    norm += double{expected[i]} * double{expected[i]};
-  }
-  return std::sqrt(difference / norm);
-}
-
 double worst_position(const std::vector<float>& actual, const Golden& golden) {
   if (actual.size() != golden.logits.size()) return INFINITY;
   double worst = 0;
-  for (size_t t = 0; t < golden.n; ++t) {
-    const double error =
-        relative_l2(actual.data() + t * golden.V, golden.logits.data() + t * golden.V, golden.V);
-    worst = std::isnan(error) ? INFINITY : std::max(worst, error);
+  for (size_t t = 0; t < golden.tokens.size(); ++t) {
+    const std::span<const float> row(actual.data() + t * golden.n_vocabulary, golden.n_vocabulary);
+    worst = std::max(worst, relative_l2(row, golden.row(t)));
   }
   return worst;
 }
@@ -198,14 +164,14 @@ TEST_P(InstructionSet, GivesTheGoldenLogitsAndTheSameLikeliestTokens) {
     const std::vector<float> actual = evaluate(create_session(engine.get()).get(), golden.tokens);
     EXPECT_LE(worst_position(actual, golden), c.bound) << c.name;
     ASSERT_EQ(golden.logits.size(), actual.size());
-    for (size_t t = 0; t < golden.n; ++t) {
-      const float* expected = golden.logits.data() + t * golden.V;
-      const float* row = actual.data() + t * golden.V;
-      const auto best = std::max_element(expected, expected + golden.V) - expected;
-      const auto chosen = std::max_element(row, row + golden.V) - row;
+    for (size_t t = 0; t < golden.tokens.size(); ++t) {
+      const float* expected = golden.logits.data() + t * golden.n_vocabulary;
+      const float* row = actual.data() + t * golden.n_vocabulary;
+      const auto best = std::max_element(expected, expected + golden.n_vocabulary) - expected;
+      const auto chosen = std::max_element(row, row + golden.n_vocabulary) - row;
       // Each of the two logits may be off by the bound times the row's norm.
       double norm = 0;
-      for (size_t v = 0; v < golden.V; ++v) norm += double{expected[v]} * double{expected[v]};
+      for (size_t v = 0; v < golden.n_vocabulary; ++v) norm += double{expected[v]} * double{expected[v]};
       EXPECT_LE(expected[best] - expected[chosen], 2 * c.bound * std::sqrt(norm))
           << c.name << " position " << t;
     }
