@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -169,28 +171,30 @@ void Bench::print(const DepthResult& result) const {
 }
 
 int Bench::run() {
+  // A bandwidth measurement takes seconds and cannot be cancelled, and there is nothing to tidy up.
+  std::atomic<size_t> n_depths_done{0};
+  const interrupts::ActOnInterrupt end([&] {
+    console_.line("interrupted: " + std::to_string(n_depths_done) + " of " +
+                  std::to_string(depths_.size()) + " depths were measured.");
+    const int signal_number = interrupts::end_signal();
+    std::_Exit(signal_number != 0 ? 128 + signal_number : kExitInterrupted);
+  });
   auto bandwidth = api::Bandwidth::create(loaded_.engine_info.n_threads);
   if (!bandwidth) return console_.fail(bandwidth.error());
   bandwidth_ = std::move(*bandwidth);
   auto session = api::Session::create(loaded_.engine);
   if (!session) return console_.fail(session.error());
-  const interrupts::ActOnInterrupt cancel([&session] { session->cancel(); });
 
   std::vector<DepthResult> results;
   for (const int32_t depth : depths_) {
     DepthResult result, warm_up;
     result.depth = warm_up.depth = depth;
     std::optional<api::Error> error = measure(*session, warm_up);
-    for (uint32_t i = 0; i < flags_.repeats && !error && !interrupts::pending(); ++i)
-      error = measure(*session, result);
-    if (interrupts::pending()) {
-      console_.line("interrupted: " + std::to_string(results.size()) + " of " +
-                    std::to_string(depths_.size()) + " depths were measured; no result.");
-      return kExitInterrupted;
-    }
+    for (uint32_t i = 0; i < flags_.repeats && !error; ++i) error = measure(*session, result);
     if (error) return console_.fail(*error);
     if (!flags_.json) print(result);
     results.push_back(std::move(result));
+    ++n_depths_done;
   }
   if (!flags_.json) return kExitOk;
   nlohmann::ordered_json object = {{"model", loaded_.model_info.name},

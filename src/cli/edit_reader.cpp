@@ -197,6 +197,8 @@ void EditReader::redraw_if_needed() {
     el_wset(edit_, EL_REFRESH);
   }
   if (interrupts::take_window_change()) {
+    std::fputs("\r\x1b[K", stderr);  // the editor draws where the cursor is
+    std::fflush(stderr);
     el_resize(edit_);
     el_wset(edit_, EL_REFRESH);
   }

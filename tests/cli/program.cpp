@@ -184,6 +184,14 @@ bool TerminalProgram::shows(std::string_view text) {
   return false;
 }
 
+bool TerminalProgram::shows_more(size_t n_bytes) {
+  const auto end = steady_clock::now() + std::chrono::seconds(20);
+  const size_t wanted = all_.size() + n_bytes;
+  while (all_.size() < wanted && steady_clock::now() < end) read_some(100);
+  looked_at_ = all_.size();
+  return all_.size() >= wanted;
+}
+
 int TerminalProgram::exit_code() {
   const auto end = steady_clock::now() + std::chrono::seconds(20);
   int status = 0;

@@ -36,7 +36,9 @@ class TerminalProgram {
   void type(std::string_view keys);
   // Waits until what came since the last wait holds the text; false after 20 seconds.
   bool shows(std::string_view text);
-  // Since the last wait, all of it so far.
+  // Waits for so many more bytes of anything; false after 20 seconds.
+  bool shows_more(size_t n_bytes);
+  // All of it so far.
   const std::string& seen() const { return all_; }
   // Waits for the end.
   int exit_code();
