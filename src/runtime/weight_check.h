@@ -8,7 +8,7 @@
 
 namespace tandem {
 
-// Reads every scalar and block scale once, with n_threads threads of an arena of its own.
+// Reads every scalar and block scale once, on this thread and n_threads - 1 of its own.
 // Requires: the store is resident.
 // Errors: kCorrupt naming the tensor, and the byte within it, of one that is not finite; kCancelled.
 Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads, const CancelFlag& cancel);
