@@ -70,7 +70,7 @@ Answer receive(Console& console, api::Session& session, bool stream) {
     bar.clear();
     const std::string_view text = api::text_of(*event);
     answer.text += text;
-    if (stream && !text.empty()) console.out(text);
+    if (stream && !text.empty()) console.answer(text);
     if (event->kind == TANDEM_EVENT_TOKEN) answer.tokens.push_back(event->token);
     if (event->kind == TANDEM_EVENT_DONE) {
       take_done(*event, answer);

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "interrupts.h"
+#include "terminal_text.h"
 
 namespace tandem::cli {
 namespace {
@@ -65,6 +66,12 @@ bool Console::out(std::string_view text) {
   return out_errno_ == 0;
 }
 
+bool Console::answer(std::string_view text) {
+  return out_is_terminal_ ? out(without_controls(text)) : out(text);
+}
+
+void Console::line(std::string_view text) { err(without_controls(text) + "\n"); }
+
 void Console::err(std::string_view text) { write_all(STDERR_FILENO, text); }
 
 void Console::note(std::string_view text) {
@@ -73,7 +80,7 @@ void Console::note(std::string_view text) {
 
 void Console::dim_line(std::string_view text) {
   if (err_has_colour_) {
-    line("\x1b[2m" + std::string(text) + "\x1b[0m");
+    err("\x1b[2m" + without_controls(text) + "\x1b[0m\n");
   } else {
     line(text);
   }
@@ -82,9 +89,9 @@ void Console::dim_line(std::string_view text) {
 void Console::error(std::string_view text, std::string_view suggestion) {
   const std::string indent(7, ' ');
   std::string message = err_has_colour_ ? "\x1b[31merror:\x1b[0m " : "error: ";
-  message += indented(text, indent);
-  if (!suggestion.empty()) message += "\n" + indent + indented(suggestion, indent);
-  line(message);
+  message += indented(without_controls(text), indent);
+  if (!suggestion.empty()) message += "\n" + indent + indented(without_controls(suggestion), indent);
+  err(message + "\n");
 }
 
 int Console::fail(const api::Error& failure) {

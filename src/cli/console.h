@@ -23,11 +23,14 @@ class Console {
 
   // Standard output. False when nobody reads it any more, or it is full: stop producing.
   bool out(std::string_view text);
+  // The same for what a model wrote: on a terminal without control characters.
+  bool answer(std::string_view text);
   bool out_works() const { return out_errno_ == 0; }
 
   // Standard error.
   void err(std::string_view text);
-  void line(std::string_view text) { err(std::string(text) + "\n"); }
+  // A line without control characters, since it may quote a file.
+  void line(std::string_view text);
   // "note        ..." in the manner of the first lines of a chat.
   void note(std::string_view text);
   // For what stands beside an answer: dim where the terminal can.

@@ -4,6 +4,7 @@
 
 #include "../../src/cli/numbers.h"
 #include "../../src/cli/suggest.h"
+#include "../../src/cli/terminal_text.h"
 
 namespace tandem::cli {
 namespace {
@@ -13,6 +14,13 @@ TEST(EditDistance, CountsEditsAndSwapsOfNeighbours) {
   EXPECT_EQ(edit_distance("chat", "chat"), 0u);
   EXPECT_EQ(edit_distance("chta", "chat"), 1u);
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
+}
+
+TEST(WithoutControls, TakesOutWhatSteersATerminalAndKeepsText) {
+  EXPECT_EQ(without_controls("a\x1b]0;owned\x07z"), "a]0;ownedz");
+  EXPECT_EQ(without_controls("line\n\tnext\r\x7f"), "line\n\tnext");
+  EXPECT_EQ(without_controls("\xC2\x9B" "31m"), "31m");
+  EXPECT_EQ(without_controls("\xC2\xA9 \xE2\x82\xAC"), "\xC2\xA9 \xE2\x82\xAC");
 }
 
 TEST(Nearest, TakesAnAbbreviationOfThreeLetters) {
