@@ -5,6 +5,7 @@
 #include <pty.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -190,6 +191,17 @@ bool TerminalProgram::shows_more(size_t n_bytes) {
   while (all_.size() < wanted && steady_clock::now() < end) read_some(100);
   looked_at_ = all_.size();
   return all_.size() >= wanted;
+}
+
+bool TerminalProgram::prompts() {
+  if (!shows("> ")) return false;
+  const auto end = steady_clock::now() + std::chrono::seconds(20);
+  termios mode = {};
+  while (steady_clock::now() < end) {
+    if (::tcgetattr(terminal_, &mode) == 0 && (mode.c_lflag & ICANON) == 0) return true;
+    read_some(5);
+  }
+  return false;
 }
 
 int TerminalProgram::exit_code() {

@@ -36,6 +36,8 @@ class TerminalProgram {
   void type(std::string_view keys);
   // Waits until what came since the last wait holds the text; false after 20 seconds.
   bool shows(std::string_view text);
+  // The prompt is there and the terminal takes keys one by one: until then Ctrl-D means something else.
+  bool prompts();
   // Waits for so many more bytes of anything; false after 20 seconds.
   bool shows_more(size_t n_bytes);
   // All of it so far.

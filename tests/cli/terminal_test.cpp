@@ -15,22 +15,22 @@ const std::string kCtrlD = "\x04";
 
 TEST(Terminal, AnswersAtThePromptAndEndsWithCtrlD) {
   TerminalProgram chat({"chat", kModel, "-n", "4", "-s", "1"});
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("hello\r");
   ASSERT_TRUE(chat.shows(" tok, ")) << chat.seen();
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type(kCtrlD);
   EXPECT_EQ(chat.exit_code(), 0) << chat.seen();
 }
 
 TEST(Terminal, CtrlCAtThePromptClearsTheLineAndTwiceEnds) {
   TerminalProgram chat({"chat", kModel, "-n", "4"});
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("half a line");
   ASSERT_TRUE(chat.shows("line")) << chat.seen();
   chat.type(kCtrlC);
   ASSERT_TRUE(chat.shows("Ctrl-C again")) << chat.seen();
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type(kCtrlC);
   EXPECT_EQ(chat.exit_code(), 130) << chat.seen();
 }
@@ -45,12 +45,12 @@ std::vector<std::string> endless(std::vector<std::string> arguments) {
 
 TEST(Terminal, CtrlCStopsTheAnswerAndNotTheProgram) {
   TerminalProgram chat(endless({"chat"}));
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("hello\r");
   ASSERT_TRUE(chat.shows_more(200)) << chat.seen();
   chat.type(kCtrlC);
   ASSERT_TRUE(chat.shows("stopped, ")) << chat.seen();
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("/stats\r");
   ASSERT_TRUE(chat.shows("turns       1")) << chat.seen();
   chat.type("/quit\r");
@@ -74,27 +74,27 @@ TEST(Terminal, APasteOfSeveralLinesIsOneMessage) {
   EXPECT_EQ(chat.seen().find(" tok, "), std::string::npos);
   chat.type("\r");
   ASSERT_TRUE(chat.shows(" tok, ")) << chat.seen();
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("/stats\r");
   EXPECT_TRUE(chat.shows("turns       1")) << chat.seen();
 }
 
 TEST(Terminal, TakesTextBeyondAscii) {
   TerminalProgram chat({"chat", kModel, "-n", "4"});
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("/system na\xc3\xafve \xe6\xbc\xa2\r");
   EXPECT_TRUE(chat.shows("system: na\xc3\xafve \xe6\xbc\xa2")) << chat.seen();
 }
 
 TEST(Terminal, UsesNoColoursWhenAskedNotTo) {
   TerminalProgram chat({"chat", kModel, "-n", "4"}, {"NO_COLOR=1"});
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   EXPECT_EQ(chat.seen().find("\x1b[2m"), std::string::npos) << chat.seen();
 }
 
 TEST(Terminal, MovesNoCursorOnADumbTerminal) {
   TerminalProgram chat({"chat", kModel, "-n", "4"}, {"TERM=dumb"});
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("hello\n");
   ASSERT_TRUE(chat.shows(" tok, ")) << chat.seen();
   EXPECT_EQ(chat.seen().find('\x1b'), std::string::npos) << chat.seen();
@@ -104,7 +104,7 @@ TEST(Terminal, MovesNoCursorOnADumbTerminal) {
 
 TEST(Terminal, RunWithoutAPromptIsChat) {
   TerminalProgram chat({"run", kModel});
-  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
   chat.type("/quit\r");
   EXPECT_EQ(chat.exit_code(), 0) << chat.seen();
 }

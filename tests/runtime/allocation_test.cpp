@@ -13,7 +13,7 @@
 namespace {
 std::atomic<bool> counting{false};
 std::atomic<uint64_t> n_allocations{0};
-void count() {
+[[maybe_unused]] void count() {
   if (counting.load(std::memory_order_relaxed))
     n_allocations.fetch_add(1, std::memory_order_relaxed);
 }
