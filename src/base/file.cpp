@@ -137,8 +137,15 @@ Result<std::unique_ptr<ReadFile>> ReadFile::open(const std::filesystem::path& pa
       direct ? kDirectAlignment : 1));
 }
 
+Status check_replaceable(const std::filesystem::path& path) {
+  struct stat info = {};
+  if (::stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return ok_status();
+  return invalid_argument(path.string() + ": is not a regular file").in_file(path.string());
+}
+
 Status write_file_atomically(const std::filesystem::path& path,
                              std::span<const std::span<const std::byte>> contents) {
+  TANDEM_RETURN_IF_ERROR(check_replaceable(path));
   const std::string temporary = path.string() + ".partial-" + std::to_string(::getpid());
   Status status = write_and_sync(temporary, contents);
   if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {

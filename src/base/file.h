@@ -56,6 +56,10 @@ class ReadFile {
 using OpenReadFile =
     std::function<Result<std::unique_ptr<ReadFile>>(const std::filesystem::path&, ReadFile::Mode)>;
 
+// Whether a finished file may be renamed over `path`: kInvalidArgument when a folder, device or pipe has that name
+// (renaming would destroy /dev/null).
+Status check_replaceable(const std::filesystem::path& path);
+
 // Writes the whole of `contents` beside `path`, syncs it and renames it over `path`: after a crash
 // there is the old file or the new one, never a part.  Errors: kIo and the like naming the path.
 Status write_file_atomically(const std::filesystem::path& path,

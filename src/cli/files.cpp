@@ -59,7 +59,7 @@ AtomicFile::AtomicFile(std::string path)
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
-  if (!committed_) ::unlink(part_path_.c_str());
+  if (!committed_ && !in_place_) ::unlink(part_path_.c_str());
 }
 
 bool AtomicFile::fail(const char* what) {
@@ -68,6 +68,12 @@ bool AtomicFile::fail(const char* what) {
 }
 
 bool AtomicFile::open() {
+  struct stat info = {};
+  in_place_ = ::stat(path_.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
+  if (in_place_) {
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+    return fd_ >= 0 || fail("cannot open");
+  }
   fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   return fd_ >= 0 || fail("cannot create");
 }
@@ -85,6 +91,7 @@ bool AtomicFile::write(const void* bytes, size_t n_bytes) {
 }
 
 bool AtomicFile::commit() {
+  if (in_place_) return true;
   if (::fsync(fd_) != 0) return fail("cannot write");
   if (::rename(part_path_.c_str(), path_.c_str()) != 0) return fail("cannot rename");
   committed_ = true;

@@ -32,6 +32,7 @@ class AtomicFile {
   std::string path_, part_path_, error_;
   int fd_ = -1;
   bool committed_ = false;
+  bool in_place_ = false;  // a device or a pipe: written to, never replaced
 };
 
 bool write_file(const std::string& path, std::string_view content, std::string& error);

@@ -1,5 +1,7 @@
 #include "base/file.h"
 
+#include <sys/stat.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -67,6 +69,14 @@ TEST(ReadFile, DirectReadsTakeAnUnalignedTail) {
   EXPECT_THAT((*file)->read_at(0, {buffer, 8192}), is_ok());
   EXPECT_EQ(std::memcmp(buffer, bytes.data(), bytes.size()), 0);
   std::free(buffer);
+}
+
+TEST(WriteFileAtomically, NeverReplacesADevice) {
+  testing::TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  EXPECT_THAT(write(folder / "pipe", bytes_of(10)),
+              fails_with(Code::kInvalidArgument, HasSubstr("not a regular file")));
+  EXPECT_TRUE(std::filesystem::is_fifo(folder / "pipe"));
 }
 
 TEST(WriteFileAtomically, LeavesTheOldFileWhenItFails) {

@@ -94,7 +94,7 @@ TEST(Terminal, UsesNoColoursWhenAskedNotTo) {
 
 TEST(Terminal, MovesNoCursorOnADumbTerminal) {
   TerminalProgram chat({"chat", kModel, "-n", "4"}, {"TERM=dumb"});
-  ASSERT_TRUE(chat.prompts()) << chat.seen();
+  ASSERT_TRUE(chat.shows("> ")) << chat.seen();
   chat.type("hello\n");
   ASSERT_TRUE(chat.shows(" tok, ")) << chat.seen();
   EXPECT_EQ(chat.seen().find('\x1b'), std::string::npos) << chat.seen();

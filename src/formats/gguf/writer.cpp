@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "base/file.h"
 
 namespace tandem {
 namespace {
@@ -167,7 +168,8 @@ Status GgufWriter::create_file() {
 Status GgufWriter::begin() {
   if (!error_.ok()) return error_;
   TANDEM_ASSERT(fd_ < 0);
-  error_ = check_free_space();
+  error_ = check_replaceable(path_);
+  if (error_.ok()) error_ = check_free_space();
   if (error_.ok()) error_ = create_file();
   if (!error_.ok()) drop_file();
   return error_;
