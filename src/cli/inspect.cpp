@@ -108,9 +108,9 @@ int run_inspect(Console& console, const Arguments& arguments) {
     return kExitOk;
   }
   const Json json = Json::parse(*text, nullptr, false);
-  if (!flags.tensors && !flags.metadata) console.out(summary_of(*info));
-  if (flags.metadata) console.out(metadata_of(json));
-  if (flags.tensors) console.out(tensors_of(json));
+  if (!flags.tensors && !flags.metadata) console.answer(summary_of(*info));
+  if (flags.metadata) console.answer(metadata_of(json));
+  if (flags.tensors) console.answer(tensors_of(json));
   return kExitOk;
 }
 

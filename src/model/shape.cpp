@@ -1,6 +1,7 @@
 #include "model/shape.h"
 
 #include <cmath>
+#include <cstdio>
 #include <optional>
 #include <string_view>
 
@@ -38,8 +39,9 @@ class ShapeReader {
     if (!file_.has(name)) return fallback;
     TANDEM_ASSIGN_OR_RETURN(const double value, file_.get_float(name));
     if (!(value >= low && value <= high)) {
-      return corrupt(name + " is " + std::to_string(value) + ", expected " + std::to_string(low) + " to " +
-                     std::to_string(high));
+      char text[96];
+      std::snprintf(text, sizeof(text), " is %g, expected %g to %g", value, low, high);
+      return corrupt(name + text);
     }
     return static_cast<float>(value);
   }

@@ -93,6 +93,10 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   TANDEM_RETURN_IF_ERROR(cpu::choose(std::getenv("TANDEM_CPU_ISA"), &kernels));
   TANDEM_ASSIGN_OR_RETURN(const Machine machine, Machine::discover());
   const unsigned n_threads = options.n_threads > 0 ? options.n_threads : machine.default_compute_threads();
+  if (n_threads > machine.usable_threads()) {
+    engine->note(std::to_string(n_threads) + " threads share " + std::to_string(machine.usable_threads()) +
+                 " processors: they wait for each other, fewer are faster");
+  }
 
   const Program& program = model.program();
   const Executor::Options executor_options;
