@@ -230,9 +230,10 @@ typedef struct tandem_tier_report {
   const char* name;      /* "RAM"; static */
   uint64_t free_bytes;   /* what this process may still take */
   uint64_t weight_bytes; /* huge_page_bytes of them in huge pages */
-  uint64_t kv_bytes;     /* of all sessions */
+  uint64_t kv_bytes;     /* that sessions have filled */
   uint64_t work_bytes;
   uint64_t huge_page_bytes;
+  uint64_t kv_reserved_bytes; /* that sessions have or may come to take: their whole contexts */
 } tandem_tier_report;
 
 /* Loads the weights; blocks until done.  options may be NULL.
@@ -268,9 +269,11 @@ typedef struct tandem_session_options {
   uint32_t queue_events; /* events that may wait before the session pauses; 0: 256 */
 } tandem_session_options;
 
+/* Errors: TANDEM_ERROR_OUT_OF_MEMORY when the contexts of all sessions would not fit in what is free. */
 TANDEM_API tandem_code tandem_session_create(tandem_engine* engine, const tandem_session_options* options,
                                              tandem_session** out, tandem_error** error) TANDEM_NOEXCEPT;
-/* Cancels what runs, waits for it (under 100 ms) and frees. */
+/* Cancels what runs, waits for it (under 100 ms) and frees; a callback still gets every event up to DONE.  Not from
+ * this session's own callbacks. */
 TANDEM_API void tandem_session_free(tandem_session* session) TANDEM_NOEXCEPT;
 
 /* What to continue from: exactly one of messages, text and tokens.
@@ -343,7 +346,7 @@ TANDEM_API tandem_code tandem_session_next_event(tandem_session* session, int ti
 /* A descriptor that is readable while events wait, for poll() and event loops; owned by the session, never read it. */
 TANDEM_API tandem_code tandem_session_event_fd(tandem_session* session, int* fd, tandem_error** error) TANDEM_NOEXCEPT;
 /* Events go to `callback` instead of the queue, on a thread of this session's own; NULL goes back to the queue.
- * TANDEM_ERROR_BUSY while a request runs. */
+ * TANDEM_ERROR_BUSY while a request runs or a thread waits in tandem_session_next_event. */
 typedef void (*tandem_event_fn)(void* user, const tandem_event* event);
 TANDEM_API tandem_code tandem_session_set_callback(tandem_session* session, tandem_event_fn callback, void* user,
                                                    tandem_error** error) TANDEM_NOEXCEPT;
@@ -351,8 +354,9 @@ TANDEM_API tandem_code tandem_session_set_callback(tandem_session* session, tand
  * thread; nothing happens when nothing runs. */
 TANDEM_API void tandem_session_cancel(tandem_session* session) TANDEM_NOEXCEPT;
 
-/* Evaluates tokens after what the session holds and gives the logits of each, in order, on a thread of the library: logits
- * [n_vocabulary], valid during the call.  A result other than 0 stops.  callback may be NULL.  Blocks. */
+/* Evaluates tokens after what the session holds and gives the logits of each, in order, on the calling thread: logits
+ * [n_vocabulary], valid during the call.  A result other than 0 stops: TANDEM_ERROR_CANCELLED, and the session holds the
+ * tokens up to that one.  callback may be NULL; it may use other sessions.  Blocks. */
 typedef int (*tandem_logits_fn)(void* user, size_t index, const float* logits, size_t n_vocabulary);
 TANDEM_API tandem_code tandem_session_evaluate(tandem_session* session, const int32_t* tokens, size_t n_tokens,
                                                tandem_logits_fn callback, void* user,
@@ -364,7 +368,7 @@ TANDEM_API tandem_code tandem_session_get_tokens(const tandem_session* session, 
 /* Forgets all but the first n_tokens.  Requires n_tokens <= held. */
 TANDEM_API tandem_code tandem_session_truncate(tandem_session* session, size_t n_tokens,
                                                tandem_error** error) TANDEM_NOEXCEPT;
-/* A second session of the same engine that holds the same tokens. */
+/* A second session of the same engine that holds the same tokens.  TANDEM_ERROR_OUT_OF_MEMORY as for a new one. */
 TANDEM_API tandem_code tandem_session_fork(tandem_session* session, tandem_session** out,
                                            tandem_error** error) TANDEM_NOEXCEPT;
 /* The whole state with the model's fingerprint; atomic: the old file or the new one.  Loading replaces what the session

@@ -21,6 +21,12 @@ class CancelFlag {
   std::atomic<bool> flag_{false};
 };
 
+// For callers that may leave the flag out.
+inline const CancelFlag& or_never(const CancelFlag* cancel) {
+  static const CancelFlag never;
+  return cancel != nullptr ? *cancel : never;
+}
+
 enum class Stage : int { kLoad = 0, kPrompt = 1, kGenerate = 2 };
 
 struct Progress {

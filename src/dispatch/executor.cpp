@@ -78,7 +78,7 @@ std::span<const float> Executor::logits(int64_t row) const {
 }
 
 Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, bool want_logits,
-                         const CancelFlag& cancel) {
+                         const CancelFlag& cancel, const ShareCallback* on_share) {
   Walk& walk = *walk_;
   const int64_t n = static_cast<int64_t>(ids.size());
   if (n < 1 || n > max_tokens() || sequence.size() + n > sequence.capacity()) {
@@ -102,6 +102,7 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
   walk.n_outputs = 1;
   walk.sequence = &sequence;
   walk.cancel = &cancel;
+  walk.on_share = on_share;
   walk.team.run(Walk::run_steps, &walk);
   if (walk.stopped) return cancelled("cancelled while evaluating " + std::to_string(n) + " tokens");
   sequence.append(n);
@@ -116,6 +117,7 @@ Status Executor::compute_logits(int64_t first, int64_t n, const CancelFlag& canc
   walk.first_output = first;
   walk.n_outputs = n;
   walk.cancel = &cancel;
+  walk.on_share = nullptr;
   walk.team.run(Walk::run_steps, &walk);
   return walk.stopped ? cancelled("cancelled while computing logits") : ok_status();
 }
@@ -134,7 +136,12 @@ void Executor::Walk::run_steps(void* context, unsigned thread_index) noexcept {
     // All threads must agree on when to stop.  Two flags in turn: thread 0 can write one again only after everybody
     // has read it.
     bool& stop = walk.stop_after[s % 2];
-    if (thread_index == 0) stop = walk.cancel->cancelled();
+    if (thread_index == 0) {
+      stop = walk.cancel->cancelled();
+      if (walk.on_share != nullptr) {
+        (*walk.on_share)(static_cast<double>(s + 1 - walk.first_step) / (walk.end_step - walk.first_step));
+      }
+    }
     walk.team.barrier(thread_index);
     if (stop) break;
   }

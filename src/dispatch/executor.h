@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -41,9 +42,13 @@ class Executor {
   // Bytes of activations that create() will take.
   static uint64_t work_bytes(const Program& program, unsigned n_threads, const Options& options);
 
+  // Told between steps how much of a call is done, 0..1; on the calling thread, must not throw.
+  using ShareCallback = std::function<void(double share)>;
+
   // Evaluates ids [1..max_tokens] at the sequence's end and appends them.  With want_logits the logits of the last
   // token follow in last_logits().
-  Status forward(std::span<const int32_t> ids, SequenceState& sequence, bool want_logits, const CancelFlag& cancel);
+  Status forward(std::span<const int32_t> ids, SequenceState& sequence, bool want_logits, const CancelFlag& cancel,
+                 const ShareCallback* on_share = nullptr);
   std::span<const float> last_logits() const { return logits(0); }
 
   // Logits of the tokens [first, first+n) of the last forward.  Requires: n <= max_outputs().

@@ -41,6 +41,7 @@ struct Executor::Walk {
   int64_t n_outputs = 0;
   SequenceState* sequence = nullptr;
   const CancelFlag* cancel = nullptr;
+  const ShareCallback* on_share = nullptr;  // may be null; called by thread 0
   bool stop_after[2] = {false, false};  // written by thread 0 before a barrier, read by all after it
   bool stopped = false;                 // written by thread 0 when the steps have ended
 

@@ -4,13 +4,14 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <climits>
 #include <string>
 #include <system_error>
+
+#include "base/thread.h"
 
 namespace tandem {
 namespace {
@@ -28,22 +29,6 @@ class FloatEnvironment {
 
  private:
   unsigned saved_;
-};
-
-// Blocks every signal of this thread, and so of the threads it starts, for its lifetime.
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &saved_);
-  }
-  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }
-  BlockedSignals(const BlockedSignals&) = delete;
-  BlockedSignals& operator=(const BlockedSignals&) = delete;
-
- private:
-  sigset_t saved_;
 };
 
 static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "a futex is a plain word");

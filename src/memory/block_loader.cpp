@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/checked.h"
+#include "base/thread.h"
 
 namespace tandem {
 namespace {
@@ -36,9 +37,8 @@ Status BlockLoader::run(unsigned n_threads, const ProgressCallback& progress,
       ++n_working_;
     }
     try {
-      threads.emplace_back([this, &cancel, page = bounce.get()](const std::stop_token& stop) {
-        work(stop, cancel, page);
-      });
+      threads.push_back(start_thread<std::jthread>(
+          [this, &cancel, page = bounce.get()](const std::stop_token& stop) { work(stop, cancel, page); }));
     } catch (const std::system_error& error) {
       const std::lock_guard lock(mutex_);
       --n_working_;

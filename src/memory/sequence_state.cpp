@@ -28,7 +28,8 @@ SequenceState::~SequenceState() { ::munmap(base_, layout_.bytes_for(n_context_))
 void SequenceState::restore(std::span<const std::byte> groups, int64_t n_tokens) {
   TANDEM_ASSERT(groups.size() == layout_.bytes_for(n_tokens) && n_tokens <= n_context_);
   if (!groups.empty()) std::memcpy(base_, groups.data(), groups.size());
-  n_tokens_ = n_tokens;
+  n_tokens_ = 0;
+  append(n_tokens);
 }
 
 }  // namespace tandem

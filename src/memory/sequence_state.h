@@ -8,6 +8,7 @@
 // Errors: kOutOfMemory with the bytes.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -49,13 +50,18 @@ class SequenceState {
   int64_t capacity() const { return n_context_; }
   int64_t size() const { return n_tokens_; }
   uint64_t reserved_bytes() const { return layout_.bytes_for(n_context_); }
+  // What the system has given so far: pages stay when the sequence shrinks.  Any thread.
+  uint64_t touched_bytes() const { return layout_.bytes_for(most_tokens_.load(std::memory_order_relaxed)); }
 
   // [G,64,E] of the page that holds positions page*64 ..
   std::byte* keys(int64_t layer, int64_t page) const { return page_at(layer, page, 0); }
   std::byte* values(int64_t layer, int64_t page) const { return page_at(layer, page, 1); }
 
   // The keys and values of the next n positions have been written.  Requires: size() + n <= capacity().
-  void append(int64_t n) { n_tokens_ += n; }
+  void append(int64_t n) {
+    n_tokens_ += n;
+    if (n_tokens_ > most_tokens_.load(std::memory_order_relaxed)) most_tokens_.store(n_tokens_, std::memory_order_relaxed);
+  }
   // Requires: 0 <= n <= size().
   void truncate(int64_t n) { n_tokens_ = n; }
 
@@ -70,7 +76,7 @@ class SequenceState {
   Status restore_from(int64_t n_tokens, Fill fill) {
     n_tokens_ = 0;
     TANDEM_RETURN_IF_ERROR(fill(std::span<std::byte>(base_, static_cast<size_t>(layout_.bytes_for(n_tokens)))));
-    n_tokens_ = n_tokens;
+    append(n_tokens);
     return ok_status();
   }
 
@@ -86,6 +92,7 @@ class SequenceState {
   int64_t n_context_;
   std::byte* base_;
   int64_t n_tokens_ = 0;
+  std::atomic<int64_t> most_tokens_{0};
 };
 
 }  // namespace tandem

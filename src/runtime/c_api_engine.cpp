@@ -79,6 +79,7 @@ tandem_tier_report report_of(const TierReport& from) {
   report.free_bytes = from.free_bytes;
   report.weight_bytes = from.weight_bytes;
   report.kv_bytes = from.kv_bytes;
+  report.kv_reserved_bytes = from.kv_reserved_bytes;
   report.work_bytes = from.work_bytes;
   report.huge_page_bytes = from.huge_page_bytes;
   return report;

@@ -1,6 +1,5 @@
 // Sessions of the C API.
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <utility>
 
@@ -9,11 +8,10 @@
 struct tandem_session {
   explicit tandem_session(std::unique_ptr<tandem::Session> s) : session(std::move(s)) {}
 
-  // What the last event's pointers refer to, and whether a caller of next_event is about to change
-  // it.  (Callbacks refer to the event that they are given.)
+  // What the last event's pointers refer to; belongs to the Consumer.  (Callbacks refer to the event that they are
+  // given.)
   tandem::Event event;
   tandem_error event_error = {};
-  std::atomic<bool> consuming{false};
 
   std::unique_ptr<tandem::Session> session;  // last: it goes first, with the thread that calls back
 };
@@ -119,27 +117,6 @@ tandem_event event_view(const Event& event, tandem_error& error) {
   return view;
 }
 
-// The queue's consumer; a second one beside it is refused, because both would write what the
-// event's pointers refer to.
-class Consumer {
- public:
-  explicit Consumer(tandem_session& session)
-      : session_(session), mine_(!session.consuming.exchange(true)) {}
-  ~Consumer() {
-    if (mine_) session_.consuming.store(false);
-  }
-  Consumer(const Consumer&) = delete;
-  Consumer& operator=(const Consumer&) = delete;
-
-  Status status() const {
-    return mine_ ? ok_status() : busy("another thread is waiting for this session's next event");
-  }
-
- private:
-  tandem_session& session_;
-  const bool mine_;
-};
-
 }  // namespace
 }  // namespace tandem::c_api
 
@@ -180,9 +157,9 @@ tandem_code tandem_session_next_event(tandem_session* session, int timeout_ms, t
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(event);
     TANDEM_RETURN_IF_ERROR(check_struct_bytes(event->struct_bytes, alignof(tandem_event), "event"));
-    const Consumer consumer(*session);
+    Session::Consumer consumer(*session->session);
     TANDEM_RETURN_IF_ERROR(consumer.status());
-    TANDEM_RETURN_IF_ERROR(session->session->next_event(timeout_ms, session->event));
+    consumer.next(timeout_ms, session->event);
     write_struct(event_view(session->event, session->event_error), event);
     return ok_status();
   });

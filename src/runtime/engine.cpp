@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "kernels_cpu/dispatch.h"
 #include "machine/free_memory.h"
 #include "machine/machine.h"
@@ -66,8 +67,9 @@ std::string read_mode_text(const BlockStoreReport& report) {
 }
 
 Status check_options(const EngineOptions& options) {
-  if (options.n_threads > 4096) {
-    return invalid_argument("n_threads is " + std::to_string(options.n_threads) + ", expected at most 4096");
+  if (options.n_threads > Team::kMaxThreads) {
+    return invalid_argument("n_threads is " + std::to_string(options.n_threads) + ", expected at most " +
+                            std::to_string(Team::kMaxThreads));
   }
   if (options.n_context < 0 || options.n_context > (int64_t{1} << 27)) {
     return invalid_argument("n_context is " + std::to_string(options.n_context) + ", expected at most " +
@@ -88,6 +90,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   std::unique_ptr<Engine> engine(new Engine(model));
   engine->log_ = options.log;
   engine->kv_type_ = options.kv_type;
+  engine->force_ = options.force;
 
   const cpu::KernelTable* kernels = nullptr;
   TANDEM_RETURN_IF_ERROR(cpu::choose(std::getenv("TANDEM_CPU_ISA"), &kernels));
@@ -113,10 +116,14 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
                  std::to_string(program.shape.n_context_trained) + ")");
   }
 
+  // Before the weights are read: what is refused is refused at once.
+  Team::Options team_options;
+  team_options.n_threads = n_threads;
+  TANDEM_ASSIGN_OR_RETURN(engine->team_, Team::create(team_options));
+
   TANDEM_ASSIGN_OR_RETURN(engine->store_, BlockStore::create(model.file().paths(), program.blocks, options.store));
-  static const CancelFlag never;
   const Clock::time_point start = Clock::now();
-  const CancelFlag& cancel = options.cancel ? *options.cancel : never;
+  const CancelFlag& cancel = or_never(options.cancel);
   TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, cancel));
   TANDEM_RETURN_IF_ERROR(check_weights(program, *engine->store_, n_threads, cancel));
   engine->info_.load_seconds = seconds_since(start);
@@ -126,15 +133,12 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
     engine->note("huge pages are not used (" + loaded.huge_page_refusal + "): reading weights is slower");
   }
 
-  Team::Options team_options;
-  team_options.n_threads = n_threads;
-  TANDEM_ASSIGN_OR_RETURN(engine->team_, Team::create(team_options));
   TANDEM_ASSIGN_OR_RETURN(engine->executor_,
                           Executor::create(program, *engine->store_, *engine->team_, *kernels, executor_options));
   engine->info_.n_threads = n_threads;
   engine->info_.isa = kernels->isa;
   engine->info_.bytes_per_token = program.bytes_per_token();
-  engine->worker_ = std::thread([raw = engine.get()] { raw->serve(); });
+  engine->worker_ = start_thread([raw = engine.get()] { raw->serve(); });
   return engine;
 }
 
@@ -151,9 +155,21 @@ Engine::~Engine() {
   if (worker_.joinable()) worker_.join();
 }
 
-void Engine::attach(Session* session) {
+Status Engine::attach(Session* session) {
   std::lock_guard lock(mutex_);
+  uint64_t promised = session->kv_bytes();  // and not yet taken from what is free
+  for (const Session* other : sessions_) promised += other->kv_bytes() - other->kv_touched_bytes();
+  const uint64_t needed = promised + kReserveBytes;
+  const uint64_t free_bytes = free_memory().bytes();
+  if (needed > free_bytes && !force_) {
+    return out_of_memory("a session needs " + format_bytes(session->kv_bytes()) + " for its KV cache, " +
+                         format_bytes(promised - session->kv_bytes()) + " are promised to the " +
+                         std::to_string(sessions_.size()) + " others, " + format_bytes(free_bytes) + " are free")
+        .with_bytes(needed, free_bytes)
+        .suggest("use a smaller context, or free sessions");
+  }
   sessions_.push_back(session);
+  return ok_status();
 }
 
 void Engine::detach(Session* session) {
@@ -170,7 +186,15 @@ void Engine::wake() {
   changed_.notify_all();
 }
 
-void Engine::add_kv_bytes(int64_t delta) { kv_bytes_.fetch_add(delta, std::memory_order_relaxed); }
+void Engine::wake_for(Session* session) {
+  {
+    std::lock_guard lock(mutex_);
+    // The worker may be in another session's step for seconds; while the lock is held it enters no session.
+    if (stepping_ != session && session->ends_now()) session->step();
+    woken_ = true;
+  }
+  changed_.notify_all();
+}
 
 // Round robin: each runnable session gets one prompt chunk or one token per round.
 void Engine::serve() {
@@ -206,7 +230,13 @@ std::vector<TierReport> Engine::memory() const {
   ram.free_bytes = free_memory().bytes();
   ram.weight_bytes = store_->total_bytes();
   ram.huge_page_bytes = store_->report().huge_page_bytes;
-  ram.kv_bytes = static_cast<uint64_t>(kv_bytes_.load(std::memory_order_relaxed));
+  {
+    std::lock_guard lock(mutex_);
+    for (const Session* session : sessions_) {
+      ram.kv_bytes += session->kv_touched_bytes();
+      ram.kv_reserved_bytes += session->kv_bytes();
+    }
+  }
   ram.work_bytes = work_bytes_;
   return {ram};
 }

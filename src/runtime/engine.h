@@ -45,7 +45,9 @@ struct EngineInfo {
 
 struct TierReport {
   const char* name = "";  // static
-  uint64_t free_bytes = 0, weight_bytes = 0, kv_bytes = 0, work_bytes = 0, huge_page_bytes = 0;
+  uint64_t free_bytes = 0, weight_bytes = 0, work_bytes = 0, huge_page_bytes = 0;
+  uint64_t kv_bytes = 0;           // that sessions have touched
+  uint64_t kv_reserved_bytes = 0;  // that they may come to take
 };
 
 class Engine {
@@ -60,11 +62,12 @@ class Engine {
 
   // ---- for sessions ----
   // Sessions with work stand in a ring; the worker calls Session::step() of each in turn.
-  void attach(Session* session);
-  void detach(Session* session);  // returns when the worker has left the session
-  void wake();                    // something may have become runnable
+  // Errors: kOutOfMemory when the KV cache of all sessions would not fit, unless forced.
+  Status attach(Session* session);
+  void detach(Session* session);    // returns when the worker has left the session
+  void wake();                      // something may have become runnable
+  void wake_for(Session* session);  // the same, and ends a cancelled request though the worker is busy elsewhere
   Executor& executor() { return *executor_; }  // the worker only
-  void add_kv_bytes(int64_t delta);
 
  private:
   explicit Engine(const Model& model) : model_(model) {}
@@ -80,10 +83,9 @@ class Engine {
   std::unique_ptr<Team> team_;
   std::unique_ptr<Executor> executor_;
   uint64_t work_bytes_ = 0;
+  bool force_ = false;
 
-  std::atomic<int64_t> kv_bytes_{0};
-
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Session*> sessions_;  // guarded by mutex_
   Session* stepping_ = nullptr;     // guarded by mutex_: whom the worker is in

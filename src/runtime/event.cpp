@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace tandem {
 namespace {
@@ -34,11 +35,25 @@ void EventQueue::push(const Event& event) {
     std::lock_guard lock(mutex_);
     TANDEM_ASSERT(size_ < ring_.size());
     ring_[(first_ + size_) % ring_.size()] = event;
-    ++size_;
-    // The descriptor is readable exactly while the queue holds something.
-    if (size_ == 1) ::eventfd_write(fd_, 1);
+    announce_one();
   }
   filled_.notify_one();
+}
+
+void EventQueue::push_last(Event& event) noexcept {
+  {
+    std::lock_guard lock(mutex_);
+    TANDEM_ASSERT(size_ < ring_.size());
+    std::swap(ring_[(first_ + size_) % ring_.size()], event);
+    announce_one();
+  }
+  filled_.notify_one();
+}
+
+// The descriptor is readable exactly while the queue holds something.
+void EventQueue::announce_one() noexcept {
+  ++size_;
+  if (size_ == 1) ::eventfd_write(fd_, 1);
 }
 
 bool EventQueue::pop(std::chrono::milliseconds timeout, Event& event) {

@@ -49,6 +49,8 @@ class EventQueue {
   bool has_room() const;
   // Requires: has_room(), or the last event of a request that was submitted while there was room.
   void push(const Event& event);
+  // The same without copying; `event` is left unspecified.
+  void push_last(Event& event) noexcept;
   // Waits up to the time-out (negative: for ever) and copies the next event; false when there is none.
   bool pop(std::chrono::milliseconds timeout, Event& event);
   // From interrupt() until resume() no pop() waits, not even one that waits already.
@@ -61,6 +63,7 @@ class EventQueue {
  private:
   EventQueue(size_t capacity, int fd);
   void set_interrupted(bool interrupted);
+  void announce_one() noexcept;  // requires mutex_
 
   const int fd_;
   std::function<void()> on_room_;

@@ -125,7 +125,8 @@ Result<std::unique_ptr<const Model>> Model::open(const std::filesystem::path& pa
   return std::unique_ptr<const Model>(std::move(model));
 }
 
-Result<std::vector<RenderedPiece>> Model::render(std::span<const ChatMessage> messages) const {
+Result<std::vector<RenderedPiece>> Model::render(std::span<const ChatMessage> messages,
+                                                 const CancelFlag* cancel) const {
   if (template_ == nullptr) {
     if (!template_status_.ok()) {
       return unsupported("the model's chat template cannot be used: " + template_status_.message())
@@ -135,6 +136,7 @@ Result<std::vector<RenderedPiece>> Model::render(std::span<const ChatMessage> me
   }
   ChatTemplate::Inputs inputs;
   inputs.messages = messages;
+  inputs.cancel = cancel;
   inputs.add_generation_prompt = true;
   const std::time_t now = std::time(nullptr);
   std::tm local = {};
@@ -147,11 +149,12 @@ Result<std::vector<RenderedPiece>> Model::render(std::span<const ChatMessage> me
   return template_->render(inputs);
 }
 
-Result<std::vector<TokenId>> Model::tokenize_pieces(std::span<const RenderedPiece> pieces) const {
+Result<std::vector<TokenId>> Model::tokenize_pieces(std::span<const RenderedPiece> pieces,
+                                                    const CancelFlag* cancel) const {
   std::vector<Tokenizer::Piece> views;
   views.reserve(pieces.size());
   for (const RenderedPiece& piece : pieces) views.push_back({piece.text, piece.trusted});
-  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, tokenizer_->encode_pieces(views, /*add_special=*/true));
+  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, tokenizer_->encode_pieces(views, /*add_special=*/true, cancel));
   // Templates that write the start token themselves would otherwise have it twice.
   const auto bos = tokenizer_->bos();
   if (bos && tokens.size() >= 2 && tokens[0] == *bos && tokens[1] == *bos) tokens.erase(tokens.begin());

@@ -40,8 +40,10 @@ class Model {
   uint64_t fingerprint() const { return fingerprint_; }
 
   // The conversation in the model's template, ready for an answer.  kUnsupported without a template.
-  Result<std::vector<RenderedPiece>> render(std::span<const ChatMessage> messages) const;
-  Result<std::vector<TokenId>> tokenize_pieces(std::span<const RenderedPiece> pieces) const;
+  Result<std::vector<RenderedPiece>> render(std::span<const ChatMessage> messages,
+                                            const CancelFlag* cancel = nullptr) const;
+  Result<std::vector<TokenId>> tokenize_pieces(std::span<const RenderedPiece> pieces,
+                                               const CancelFlag* cancel = nullptr) const;
   // The machine-readable form that `tandem inspect --json` shows.
   std::string to_json() const;
 

@@ -69,9 +69,33 @@ std::optional<size_t> length_spelled_by(const Tokenizer& tokenizer, const std::v
   return offset;
 }
 
-Result<Prompt> from_messages(const Model& model, const Request& request, const std::vector<TokenId>& held) {
-  TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces, model.render(request.messages));
-  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, model.tokenize_pieces(pieces));
+Status too_long(const std::string& n_tokens, int64_t n_context) {
+  return invalid_argument("the prompt has " + n_tokens + " tokens, the context " + std::to_string(n_context))
+      .suggest("use a larger context or a shorter prompt");
+}
+
+// Refuses what no choice of tokens makes fit, so that a person who pasted a library waits for nothing.
+Status check_length(const Tokenizer& tokenizer, size_t text_bytes, size_t n_held, int64_t n_context) {
+  const uint64_t least = n_held + text_bytes / tokenizer.longest_token_bytes();
+  return least > static_cast<uint64_t>(n_context) ? too_long("more than " + std::to_string(least), n_context)
+                                                  : ok_status();
+}
+
+Status check_tokens(const std::vector<TokenId>& tokens, int64_t n_vocabulary) {
+  const auto bad = std::find_if(tokens.begin(), tokens.end(),
+                                [=](TokenId token) { return token < 0 || token >= n_vocabulary; });
+  if (bad == tokens.end()) return ok_status();
+  return invalid_argument("tokens[" + std::to_string(bad - tokens.begin()) + "] is " + std::to_string(*bad) +
+                          ", outside the vocabulary of " + std::to_string(n_vocabulary));
+}
+
+Result<Prompt> from_messages(const Model& model, const Request& request, const std::vector<TokenId>& held,
+                             int64_t n_context, const CancelFlag& cancel) {
+  TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces, model.render(request.messages, &cancel));
+  size_t text_bytes = 0;
+  for (const RenderedPiece& piece : pieces) text_bytes += piece.text.size();
+  TANDEM_RETURN_IF_ERROR(check_length(model.tokenizer(), text_bytes, 0, n_context));
+  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, model.tokenize_pieces(pieces, &cancel));
   Prompt prompt;
   prompt.n_kept = common_length(held, tokens);
   if (prompt.n_kept < held.size() && !model.tokenizer().adds_space_prefix()) {
@@ -81,7 +105,7 @@ Result<Prompt> from_messages(const Model& model, const Request& request, const s
         const std::vector<RenderedPiece> rest = rendered.from(*spelled);
         std::vector<Tokenizer::Piece> views;
         for (const RenderedPiece& piece : rest) views.push_back({piece.text, piece.trusted});
-        return model.tokenizer().encode_pieces(views, /*add_special=*/false);
+        return model.tokenizer().encode_pieces(views, /*add_special=*/false, &cancel);
       }());
       prompt.n_kept = held.size();
       if (!prompt.pending.empty()) return prompt;
@@ -95,26 +119,32 @@ Result<Prompt> from_messages(const Model& model, const Request& request, const s
 
 }  // namespace
 
-Result<Prompt> make_prompt(const Model& model, const Request& request, const std::vector<TokenId>& held) {
+Result<Prompt> make_prompt(const Model& model, const Request& request, const std::vector<TokenId>& held,
+                           int64_t n_context, const CancelFlag& cancel) {
   Prompt prompt;
   prompt.n_kept = held.size();
   switch (request.kind) {
     case Request::Kind::kMessages: {
-      TANDEM_ASSIGN_OR_RETURN(prompt, from_messages(model, request, held));
+      TANDEM_ASSIGN_OR_RETURN(prompt, from_messages(model, request, held, n_context, cancel));
       break;
     }
     case Request::Kind::kText: {
+      TANDEM_RETURN_IF_ERROR(check_length(model.tokenizer(), request.text.size(), held.size(), n_context));
       Tokenizer::EncodeOptions options;
       options.add_special = held.empty() && !request.no_bos;
       options.parse_special = request.parse_special;
+      options.cancel = &cancel;
       TANDEM_ASSIGN_OR_RETURN(prompt.pending, model.tokenizer().encode(request.text, options));
       break;
     }
     case Request::Kind::kTokens:
+      TANDEM_RETURN_IF_ERROR(check_tokens(request.tokens, model.program().shape.n_vocabulary));
       prompt.pending = request.tokens;
       break;
   }
   if (prompt.pending.empty()) return invalid_argument("the prompt is empty: there is nothing to continue");
+  const uint64_t total = prompt.n_kept + prompt.pending.size();
+  if (total > static_cast<uint64_t>(n_context)) return too_long(std::to_string(total), n_context);
   return prompt;
 }
 

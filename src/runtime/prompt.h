@@ -15,8 +15,11 @@ struct Prompt {
 };
 
 // `held` are the tokens that the session has evaluated.  For messages, the longest start of the conversation that is
-// held already is kept; text and tokens are appended.
-// Errors: those of template and tokenizer; kInvalidArgument for an empty prompt.
-Result<Prompt> make_prompt(const Model& model, const Request& request, const std::vector<TokenId>& held);
+// held already is kept; text and tokens are appended.  Text that cannot fit `n_context` whatever its tokens are is
+// refused before it is tokenized.
+// Errors: those of template and tokenizer; kInvalidArgument for an empty prompt, one that is too long, and a token
+// outside the vocabulary; kCancelled.
+Result<Prompt> make_prompt(const Model& model, const Request& request, const std::vector<TokenId>& held,
+                           int64_t n_context, const CancelFlag& cancel);
 
 }  // namespace tandem

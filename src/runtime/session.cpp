@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/thread.h"
 #include "runtime/session_run.h"
 
 namespace tandem {
@@ -47,26 +48,53 @@ Result<std::unique_ptr<Session>> Session::create(Engine& engine, const SessionOp
   TANDEM_ASSIGN_OR_RETURN(session->state_, SequenceState::create(engine.kv_layout(), n_context));
   session->tokens_.reserve(static_cast<size_t>(n_context));
   session->queue_->set_on_room([&engine] { engine.wake(); });
-  engine.add_kv_bytes(static_cast<int64_t>(session->kv_bytes()));
-  engine.attach(session.get());
+  TANDEM_RETURN_IF_ERROR(engine.attach(session.get()));
+  session->attached_ = true;
   return session;
 }
 
 Session::~Session() {
-  if (state_ == nullptr) return;  // create() failed
+  if (!attached_) return;  // create() failed
+  // No request starts from here on, whatever a callback still tries.
+  while (claimed_.exchange(true)) {
+    cancel();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   cancel();
+  wait_until_ended();
+  if (preparer_.joinable()) preparer_.join();
   engine_.detach(this);
   stop_delivery();
-  engine_.add_kv_bytes(-static_cast<int64_t>(kv_bytes()));
 }
 
 Status Session::start(std::unique_ptr<Run> run) {
   if (!queue_->has_room()) return busy("events of earlier requests wait to be taken");
+  if (preparer_.joinable()) preparer_.join();  // that of the request before has ended
   run_ = std::move(run);
   cancel_.reset();
+  prepared_.store(false, std::memory_order_relaxed);
+  if (run_->request.kind == Request::Kind::kTokens) {
+    TANDEM_RETURN_IF_ERROR(prepare());
+    running_.store(true, std::memory_order_release);
+    run_prepared();
+    return ok_status();
+  }
   running_.store(true, std::memory_order_release);
-  engine_.wake();
+  try {
+    preparer_ = start_thread([this] {
+      run_->status = prepare_without_throwing();
+      run_prepared();
+    });
+  } catch (const std::system_error& error) {
+    running_.store(false, std::memory_order_release);
+    return status_from_errno(error.code().value(), "thread for a prompt");
+  }
   return ok_status();
+}
+
+void Session::run_prepared() {
+  prepared_.store(true, std::memory_order_release);
+  engine_.wake_for(this);
 }
 
 Status Session::submit(Request request) {
@@ -86,23 +114,73 @@ Status Session::evaluate(std::vector<TokenId> tokens, LogitsCallback callback) {
   request.tokens = std::move(tokens);
   auto run = std::make_unique<Run>(std::move(request), engine_.model());
   run->evaluate_only = true;
-  run->on_logits = std::move(callback);
+  const int64_t n_before = n_tokens();
+  if (callback) logits_ = std::make_unique<LogitsHandOver>(engine_.model().program().shape.n_vocabulary);
+  struct DropLogits {
+    Session& session;
+    ~DropLogits() {  // whatever happened, the request ends first
+      if (session.running_.load(std::memory_order_acquire)) session.cancel();
+      session.wait_until_ended();
+      session.logits_.reset();
+    }
+  } const drop_logits{*this};
   TANDEM_RETURN_IF_ERROR(start(std::move(run)));
-  std::unique_lock lock(ended_mutex_);
-  ended_.wait(lock, [this] { return !running_.load(std::memory_order_acquire); });
+  if (callback && !take_logits(callback)) {
+    const int64_t n_given = static_cast<int64_t>(logits_->first_index + logits_->n_rows);
+    cancel();
+    wait_until_ended();
+    keep(std::min(n_tokens(), n_before + n_given));
+    return cancelled("stopped by the callback");
+  }
+  wait_until_ended();
   return run_->status;
+}
+
+// Until the evaluation has ended.  False when the callback stopped it; n_rows then counts the rows that it got.
+bool Session::take_logits(const LogitsCallback& callback) {
+  LogitsHandOver& hand_over = *logits_;
+  for (;;) {
+    {
+      std::unique_lock lock(changed_mutex_);
+      changed_.wait(lock, [&] { return hand_over.full.load() || !running_.load(); });
+    }
+    if (!hand_over.full.load(std::memory_order_acquire)) return true;
+    for (size_t i = 0; i < hand_over.n_rows; ++i) {
+      const std::span<const float> row(hand_over.rows.data() + i * hand_over.width, hand_over.width);
+      if (callback(hand_over.first_index + i, row) == 0) continue;
+      hand_over.n_rows = i + 1;
+      return false;
+    }
+    hand_over.full.store(false, std::memory_order_release);
+    engine_.wake();
+  }
 }
 
 void Session::cancel() {
   cancel_.cancel();
-  engine_.wake();
+  engine_.wake_for(this);
 }
 
-Status Session::next_event(int timeout_ms, Event& event) {
-  if (delivering_.load(std::memory_order_acquire)) return busy("events of this session go to its callback");
+void Session::wait_until_ended() {
+  std::unique_lock lock(changed_mutex_);
+  changed_.wait(lock, [this] { return !running_.load(std::memory_order_acquire); });
+}
+
+Session::Consumer::Consumer(Session& session) : session_(session), mine_(!session.consuming_.exchange(true)) {
+  if (!mine_) {
+    status_ = busy("another thread is waiting for this session's next event");
+  } else if (session.delivering_.load()) {
+    status_ = busy("events of this session go to its callback");
+  }
+}
+
+Session::Consumer::~Consumer() {
+  if (mine_) session_.consuming_.store(false);
+}
+
+void Session::Consumer::next(int timeout_ms, Event& event) {
   event.kind = EventKind::kNone;
-  queue_->pop(std::chrono::milliseconds(timeout_ms), event);
-  return ok_status();
+  session_.queue_->pop(std::chrono::milliseconds(timeout_ms), event);
 }
 
 Status Session::set_callback(EventCallback callback) {
@@ -114,26 +192,36 @@ Status Session::set_callback(EventCallback callback) {
   stop_delivery();
   callback_ = std::move(callback);
   if (!callback_) return ok_status();
-  delivering_.store(true, std::memory_order_release);
+  // A Consumer looks at these two in the other order, so one of both sees the other.
+  delivering_.store(true);
+  if (consuming_.load()) {
+    delivering_.store(false);
+    return busy("a thread is waiting for this session's next event");
+  }
   try {
-    deliverer_ = std::thread([this] { deliver(); });
+    deliverer_ = start_thread([this] { deliver(); });
   } catch (const std::system_error& error) {
-    delivering_.store(false, std::memory_order_release);
+    delivering_.store(false);
     return status_from_errno(error.code().value(), "thread for callbacks");
   }
   return ok_status();
 }
 
+// Until it is told to end and nothing is left to deliver.
 void Session::deliver() {
   Event event;
-  while (delivering_.load(std::memory_order_acquire)) {
-    if (queue_->pop(std::chrono::milliseconds(-1), event)) callback_(event);
+  for (;;) {
+    if (queue_->pop(std::chrono::milliseconds(-1), event)) {
+      callback_(event);
+    } else if (!delivering_.load()) {
+      return;
+    }
   }
 }
 
 void Session::stop_delivery() {
   if (!deliverer_.joinable()) return;
-  delivering_.store(false, std::memory_order_release);
+  delivering_.store(false);
   queue_->interrupt();
   deliverer_.join();
   queue_->resume();
@@ -152,10 +240,14 @@ Status Session::truncate(int64_t n_tokens) {
     return invalid_argument("cannot keep " + std::to_string(n_tokens) + " tokens, the session holds " +
                             std::to_string(this->n_tokens()));
   }
+  keep(n_tokens);
+  return ok_status();
+}
+
+void Session::keep(int64_t n_tokens) {
   tokens_.resize(static_cast<size_t>(n_tokens));
   state_->truncate(n_tokens);
   n_tokens_.store(n_tokens, std::memory_order_release);
-  return ok_status();
 }
 
 Result<std::unique_ptr<Session>> Session::fork() {

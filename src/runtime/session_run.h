@@ -1,6 +1,7 @@
 // The state of a session's running request, and the session's file.  Private to the session's files.
 #pragma once
 
+#include <atomic>
 #include <span>
 #include <vector>
 
@@ -14,18 +15,22 @@ struct Session::Run {
   Run(Request r, const Model& model)
       : request(std::move(r)),
         text(request.stop),
-        sampler(request.sampling, static_cast<size_t>(model.program().shape.n_vocabulary)) {}
+        sampler(request.sampling, static_cast<size_t>(model.program().shape.n_vocabulary)) {
+    done.kind = EventKind::kDone;
+    done.text.reserve(256);
+  }
 
-  enum class Phase { kPrepare, kPrompt, kGenerate, kLastToken };
+  enum class Phase { kPrompt, kGenerate, kLastToken };
 
   Request request;
   bool evaluate_only = false;
-  LogitsCallback on_logits;
-  Status status;  // of an evaluation
+  Status status;  // of the preparation, then of an evaluation
+  Event done;     // the last event; made first, so that ending needs no memory
 
-  Phase phase = Phase::kPrepare;
+  Phase phase = Phase::kPrompt;
   std::vector<TokenId> pending;  // the prompt still to be evaluated is pending[n_done..]
   size_t n_done = 0;
+  size_t n_chunk = 0;  // tokens of it that are being evaluated
   TokenId last = -1;  // chosen, not evaluated yet
   AnswerText text;
   Sampler sampler;
@@ -34,6 +39,20 @@ struct Session::Run {
   Clock::time_point started = Clock::now();
   double prompt_seconds = 0;
   double next_progress_seconds = 0.1;
+  Executor::ShareCallback on_share;  // gives progress from inside a chunk
+};
+
+// Logits of an evaluation on their way from the worker to the caller that waits in evaluate().
+struct Session::LogitsHandOver {
+  explicit LogitsHandOver(int64_t n_vocabulary);
+
+  const size_t width;       // floats of a row
+  const size_t max_rows;    // of one chunk
+  std::vector<float> rows;  // [max_rows,width]
+  // The worker fills rows while `full` is not set, the caller reads them while it is.
+  std::atomic<bool> full{false};
+  size_t n_rows = 0;
+  size_t first_index = 0;  // of the evaluation's tokens
 };
 
 struct SessionContents {

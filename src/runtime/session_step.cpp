@@ -10,68 +10,77 @@
 
 namespace tandem {
 
+namespace {
+
+// What evaluate() may hold beside the work buffers: a few dozen rows of the largest vocabularies.
+constexpr size_t kLogitsBytes = 32 << 20;
+
+}  // namespace
+
+Session::LogitsHandOver::LogitsHandOver(int64_t n_vocabulary)
+    : width(static_cast<size_t>(n_vocabulary)),
+      max_rows(std::max<size_t>(1, kLogitsBytes / (width * sizeof(float)))) {}
+
 bool Session::runnable() const {
-  if (!running_.load(std::memory_order_acquire)) return false;
-  return cancel_.cancelled() || queue_->has_room();
+  if (!running_.load(std::memory_order_acquire) || !prepared_.load(std::memory_order_acquire)) return false;
+  if (cancel_.cancelled()) return true;
+  return queue_->has_room() && (logits_ == nullptr || !logits_->full.load(std::memory_order_acquire));
 }
 
-void Session::step() {
-  if (cancel_.cancelled()) return finish(Finish::kCancelled, cancelled("cancelled"));
-  const Status status = run_phase();
+bool Session::ends_now() const {
+  return cancel_.cancelled() && running_.load(std::memory_order_acquire) && prepared_.load(std::memory_order_acquire);
+}
+
+void Session::step() noexcept {
+  if (cancel_.cancelled()) return finish(Finish::kCancelled, was_cancelled_);
+  const Status status = run_->status.ok() ? run_phase() : run_->status;
   if (status.ok()) return;
   finish(status.code() == Code::kCancelled ? Finish::kCancelled : Finish::kError, status);
 }
 
 // The worker is one of our own threads: what the standard library throws ends the request, not the process.
-Status Session::run_phase() try {
+Status Session::run_phase() noexcept try {
   switch (run_->phase) {
-    case Run::Phase::kPrepare:
-      return prepare();
     case Run::Phase::kPrompt:
       return evaluate_chunk();
     case Run::Phase::kGenerate:
     case Run::Phase::kLastToken:
       return generate();
   }
-  return internal_error("unknown phase");
-} catch (const std::bad_alloc&) {
-  return out_of_memory("no memory left for this request");
-} catch (const std::exception& error) {
-  return internal_error(error.what());
+  return ok_status();
+} catch (const std::exception&) {  // nothing here throws but for want of memory
+  return no_memory_;
+}
+
+Status Session::prepare_without_throwing() noexcept try {
+  return prepare();
+} catch (const std::exception&) {
+  return no_memory_;
 }
 
 Status Session::prepare() {
   Run& run = *run_;
-  TANDEM_ASSIGN_OR_RETURN(Prompt prompt, make_prompt(engine_.model(), run.request, tokens_));
-  const uint64_t total = prompt.n_kept + prompt.pending.size();
-  if (total > static_cast<uint64_t>(n_context())) {
-    return invalid_argument("the prompt has " + std::to_string(total) + " tokens, the context " +
-                            std::to_string(n_context()))
-        .suggest("use a larger context or a shorter prompt");
-  }
-  tokens_.resize(prompt.n_kept);
-  state_->truncate(static_cast<int64_t>(prompt.n_kept));
-  n_tokens_.store(state_->size(), std::memory_order_release);
+  TANDEM_ASSIGN_OR_RETURN(Prompt prompt, make_prompt(engine_.model(), run.request, tokens_, n_context(), cancel_));
+  keep(static_cast<int64_t>(prompt.n_kept));
+  run.n_prompt_tokens = prompt.n_kept + prompt.pending.size();
   run.pending = std::move(prompt.pending);
-  run.n_prompt_tokens = total;
-  run.phase = Run::Phase::kPrompt;
+  if (!run.evaluate_only) run.on_share = [this](double share) { give_progress(share); };
   return ok_status();
 }
 
 Status Session::evaluate_chunk() {
   Run& run = *run_;
   Executor& executor = engine_.executor();
-  const size_t n = std::min(run.pending.size() - run.n_done, static_cast<size_t>(executor.max_tokens()));
-  const std::span<const TokenId> chunk(run.pending.data() + run.n_done, n);
-  const bool last = run.n_done + n == run.pending.size();
-  TANDEM_RETURN_IF_ERROR(executor.forward(chunk, *state_, last && !run.evaluate_only, cancel_));
+  const size_t most = logits_ != nullptr ? logits_->max_rows : run.pending.size();
+  run.n_chunk = std::min({run.pending.size() - run.n_done, static_cast<size_t>(executor.max_tokens()), most});
+  const std::span<const TokenId> chunk(run.pending.data() + run.n_done, run.n_chunk);
+  const bool last = run.n_done + run.n_chunk == run.pending.size();
+  TANDEM_RETURN_IF_ERROR(executor.forward(chunk, *state_, last && !run.evaluate_only, cancel_,
+                                          run.on_share ? &run.on_share : nullptr));
   hold(chunk);
-  if (run.on_logits) TANDEM_RETURN_IF_ERROR(give_logits(n));
-  run.n_done += n;
-  if (!last) {
-    give_progress();
-    return ok_status();
-  }
+  if (logits_ != nullptr) TANDEM_RETURN_IF_ERROR(hand_logits_over(run.n_chunk));
+  run.n_done += run.n_chunk;
+  if (!last) return ok_status();
   run.prompt_seconds = seconds_since(run.started);
   if (run.evaluate_only) {
     finish(Finish::kEnd, ok_status());
@@ -80,33 +89,42 @@ Status Session::evaluate_chunk() {
   return choose_token();
 }
 
-// The logits of the chunk that was just evaluated, a few rows at a time.
-Status Session::give_logits(size_t n) {
+// The logits of the chunk that was just evaluated.  All of them at once: the next session's step overwrites the
+// executor's activations.
+Status Session::hand_logits_over(size_t n) {
   Executor& executor = engine_.executor();
-  const int64_t rows = executor.max_outputs();
-  for (int64_t first = 0; first < static_cast<int64_t>(n); first += rows) {
-    const int64_t count = n == 1 ? 1 : std::min(rows, static_cast<int64_t>(n) - first);
-    TANDEM_RETURN_IF_ERROR(executor.compute_logits(first, count, cancel_));
-    for (int64_t i = 0; i < count; ++i) {
-      const size_t index = run_->n_done + static_cast<size_t>(first + i);
-      if (run_->on_logits(index, executor.logits(i)) != 0) return cancelled("stopped by the callback");
+  LogitsHandOver& to = *logits_;
+  to.rows.resize(n * to.width);
+  for (size_t first = 0; first < n;) {
+    const size_t count = std::min(static_cast<size_t>(executor.max_outputs()), n - first);
+    TANDEM_RETURN_IF_ERROR(executor.compute_logits(static_cast<int64_t>(first), static_cast<int64_t>(count), cancel_));
+    for (size_t i = 0; i < count; ++i, ++first) {
+      std::ranges::copy(executor.logits(static_cast<int64_t>(i)), to.rows.begin() + static_cast<ptrdiff_t>(first * to.width));
     }
   }
+  to.n_rows = n;
+  to.first_index = run_->n_done;
+  {
+    std::lock_guard lock(changed_mutex_);
+    to.full.store(true, std::memory_order_release);
+  }
+  changed_.notify_all();
   return ok_status();
 }
 
-void Session::give_progress() {
+// `share` of the running chunk has been evaluated.  At most ten times a second, and at the end if ever before.
+void Session::give_progress(double share) noexcept {
   Run& run = *run_;
-  if (run.evaluate_only || !queue_->has_room()) return;
   const double elapsed = seconds_since(run.started);
-  if (elapsed < run.next_progress_seconds) return;
+  const double done = static_cast<double>(run.n_done) + share * static_cast<double>(run.n_chunk);
+  const double total = static_cast<double>(run.pending.size());
+  const bool end = done >= total && elapsed > 0.1;
+  if ((elapsed < run.next_progress_seconds && !end) || !queue_->has_room()) return;
   run.next_progress_seconds = elapsed + 0.1;
-  event_ = Event{};
   event_.kind = EventKind::kProgress;
-  const double left = static_cast<double>(run.pending.size() - run.n_done);
-  event_.progress = {Stage::kPrompt, run.n_done, run.pending.size(),
-                     elapsed / static_cast<double>(run.n_done) * left};
-  queue_->push(event_);
+  event_.text.clear();
+  event_.progress = {Stage::kPrompt, static_cast<uint64_t>(done), run.pending.size(), elapsed / done * (total - done)};
+  queue_->push(event_);  // copies no text, so takes no memory
 }
 
 Status Session::generate() {
@@ -155,13 +173,16 @@ void Session::give_token(TokenId token, float log_probability) {
   run.phase = enough ? Run::Phase::kLastToken : Run::Phase::kGenerate;
 }
 
-void Session::finish(Finish finish, const Status& error) {
+void Session::finish(Finish finish, const Status& error) noexcept {
   Run& run = *run_;
-  Event done;
-  done.kind = EventKind::kDone;
+  Event done = std::move(run.done);
   done.finish = finish;
   if (finish == Finish::kError) done.error = error;
-  if (finish != Finish::kStop) run.text.finish(done.text);
+  try {
+    if (finish != Finish::kStop) run.text.finish(done.text);
+  } catch (const std::bad_alloc&) {
+    // Without memory the few bytes that were withheld are lost.
+  }
   done.n_prompt_tokens = run.n_prompt_tokens;
   done.n_prompt_evaluated = run.n_done;
   done.n_generated = run.n_generated;
@@ -174,11 +195,11 @@ void Session::finish(Finish finish, const Status& error) {
   const bool tell = !run.evaluate_only;
   {
     // From here on the session belongs to its caller again.
-    std::lock_guard lock(ended_mutex_);
+    std::lock_guard lock(changed_mutex_);
     running_.store(false, std::memory_order_release);
-    ended_.notify_all();
+    changed_.notify_all();
   }
-  if (tell) queue_->push(done);
+  if (tell) queue_->push_last(done);
 }
 
 }  // namespace tandem

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/thread.h"
 #include "formats/check_weights.h"
 
 namespace tandem {
@@ -71,7 +72,7 @@ Status check_weights(const Program& program, const BlockStore& store, unsigned n
   {
     const size_t n_helpers = std::min<size_t>(n_threads, pieces.size());
     std::vector<std::jthread> helpers;
-    for (size_t i = 1; i < n_helpers; ++i) helpers.emplace_back(check);
+    for (size_t i = 1; i < n_helpers; ++i) helpers.push_back(start_thread<std::jthread>(check));
     check();
   }
   if (found.weight != nullptr) return not_finite(program, *found.weight, found.offset);

@@ -59,13 +59,15 @@ class BpeEncoder final : public TextEncoder {
     }
   }
 
-  Status encode(std::string_view text, bool, std::vector<TokenId>& out) const override {
+  Status encode(std::string_view text, bool, const CancelFlag& cancel,
+                std::vector<TokenId>& out) const override {
     std::vector<uint32_t> word_ends;
-    TANDEM_RETURN_IF_ERROR(pre_tokenizer_.split(text, word_ends));
+    TANDEM_RETURN_IF_ERROR(pre_tokenizer_.split(text, cancel, word_ends));
     std::vector<Symbol> symbols;
-    Merger merger;
+    Merger merger(cancel);
     size_t begin = 0;
     for (const uint32_t end : word_ends) {
+      if (cancel.cancelled()) return cancelled("cancelled while tokenizing");
       TANDEM_RETURN_IF_ERROR(encode_word(text.substr(begin, end - begin), symbols, merger, out));
       begin = end;
     }
@@ -86,12 +88,13 @@ class BpeEncoder final : public TextEncoder {
       const TokenId id = byte_tokens_[static_cast<uint8_t>(word[i])];
       symbols.push_back({static_cast<uint32_t>(i), 1, id});
     }
-    merger.merge(symbols, [this](const Symbol& left, const Symbol& right) -> Joined {
+    const bool merged = merger.merge(symbols, [this](const Symbol& left, const Symbol& right) -> Joined {
       if (left.id < 0 || right.id < 0) return {};
       const PairTable::Value* found =
           merges_.find(static_cast<uint32_t>(left.id), static_cast<uint32_t>(right.id));
       return found ? Joined{found->first, found->second} : Joined{};
     });
+    if (!merged) return cancelled("cancelled while tokenizing");
     for (const Symbol& symbol : symbols) {
       if (symbol.length == 0) continue;
       const TokenId id = symbol.id >= 0 ? symbol.id : unknown_;

@@ -3,13 +3,15 @@
 // whatever the method.
 //
 // Threading: a Merger is one caller's scratch memory, reused from word to word.
-// Errors: none; stack use does not depend on the input.
+// Errors: none but being cancelled; stack use does not depend on the input.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
+
+#include "base/progress.h"
 
 namespace tandem {
 
@@ -28,15 +30,15 @@ struct Joined {
 
 class Merger {
  public:
+  explicit Merger(const CancelFlag& cancel) : cancel_(cancel) {}
+
   // join(const Symbol& left, const Symbol& right) -> Joined.  `symbols` cover adjacent text, none is
-  // empty; afterwards those with length > 0 are the result, in order.
+  // empty; afterwards those with length > 0 are the result, in order.  False when cancelled.
   template <typename Join>
-  void merge(std::span<Symbol> symbols, const Join& join) {
-    if (symbols.size() <= kFewSymbols) {
-      merge_few(symbols, join);
-    } else {
-      merge_many(symbols, join);
-    }
+  bool merge(std::span<Symbol> symbols, const Join& join) {
+    if (symbols.size() > kFewSymbols) return merge_many(symbols, join);
+    merge_few(symbols, join);
+    return true;
   }
 
   // The two methods, for tests that compare them.  Few: look at every pair each time, n^2 but all in
@@ -46,7 +48,7 @@ class Merger {
   void merge_few(std::span<Symbol> symbols, const Join& join);
   // Many: a heap over a linked list, n log n.
   template <typename Join>
-  void merge_many(std::span<Symbol> symbols, const Join& join);
+  bool merge_many(std::span<Symbol> symbols, const Join& join);
 
   static constexpr size_t kFewSymbols = 32;
 
@@ -58,6 +60,10 @@ class Merger {
     bool operator<(const Candidate& other) const { return rank > other.rank; }  // std heaps: max first
   };
 
+  // Looking at the flag costs little beside a step, but it is another processor's cache line.
+  bool stop_now(size_t step) const { return step % 4096 == 0 && cancel_.cancelled(); }
+
+  const CancelFlag& cancel_;
   std::vector<Candidate> heap_;
   std::vector<uint32_t> next_, previous_;
 };
@@ -88,7 +94,7 @@ void Merger::merge_few(std::span<Symbol> symbols, const Join& join) {
 }
 
 template <typename Join>
-void Merger::merge_many(std::span<Symbol> symbols, const Join& join) {
+bool Merger::merge_many(std::span<Symbol> symbols, const Join& join) {
   const auto n = static_cast<uint32_t>(symbols.size());
   constexpr uint32_t kEnd = UINT32_MAX;
   next_.resize(n);
@@ -105,15 +111,17 @@ void Merger::merge_many(std::span<Symbol> symbols, const Join& join) {
     if (joined.order == Joined::kNever) return;
     add(Candidate{uint64_t{joined.order} << 32 | left, a.length + b.length, joined.id});
   };
-  for (uint32_t i = 0; i + 1 < n; ++i) {
-    candidate(i, [&](const Candidate& c) { heap_.push_back(c); });
-  }
-  std::make_heap(heap_.begin(), heap_.end());
   const auto push = [&](const Candidate& c) {
     heap_.push_back(c);
     std::push_heap(heap_.begin(), heap_.end());
   };
-  while (!heap_.empty()) {
+  // One by one: with equal ranks, the common case of very long words, each stays where it is put.
+  for (uint32_t i = 0; i + 1 < n; ++i) {
+    if (stop_now(i)) return false;
+    candidate(i, push);
+  }
+  for (size_t step = 1; !heap_.empty(); ++step) {
+    if (stop_now(step)) return false;
     std::pop_heap(heap_.begin(), heap_.end());
     const Candidate best = heap_.back();
     heap_.pop_back();
@@ -131,6 +139,7 @@ void Merger::merge_many(std::span<Symbol> symbols, const Join& join) {
     }
     if (previous_[left] != kEnd) candidate(previous_[left], push);
   }
+  return true;
 }
 
 }  // namespace tandem

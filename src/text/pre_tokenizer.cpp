@@ -114,10 +114,11 @@ class PreTokenizer::Pattern {
 
   // Cuts piece [begin, end) of valid UTF-8 into matches and what lies between them.
   Status cut(std::string_view text, uint32_t begin, uint32_t end, const Matcher& matcher,
-             std::vector<uint32_t>& ends) const {
+             const CancelFlag& cancel, std::vector<uint32_t>& ends) const {
     const std::string_view piece = text.substr(begin, end - begin);
     size_t at = 0;
     while (at < piece.size()) {
+      if (ends.size() % 1024 == 0 && cancel.cancelled()) return cancelled("cancelled while tokenizing");
       const int n = match(piece, at, matcher);
       if (n == PCRE2_ERROR_NOMATCH) break;
       if (n < 0) return internal_error("pre-tokenizer: " + pcre2_text(n));
@@ -173,9 +174,10 @@ bool PreTokenizer::compiled_to_machine_code() const {
   return std::all_of(patterns_.begin(), patterns_.end(), [](const Pattern& p) { return p.jit(); });
 }
 
-Status PreTokenizer::split(std::string_view text, std::vector<uint32_t>& word_ends) const {
+Status PreTokenizer::split(std::string_view text, const CancelFlag& cancel,
+                           std::vector<uint32_t>& word_ends) const {
   if (text.empty()) return ok_status();
-  if (!utf8::is_valid(text)) return split(with_invalid_bytes_masked(text), word_ends);
+  if (!utf8::is_valid(text)) return split(with_invalid_bytes_masked(text), cancel, word_ends);
   TANDEM_ASSIGN_OR_RETURN(const Matcher matcher, Matcher::create(text.size()));
   std::vector<uint32_t> pieces = {static_cast<uint32_t>(text.size())};
   std::vector<uint32_t> cut;
@@ -183,7 +185,7 @@ Status PreTokenizer::split(std::string_view text, std::vector<uint32_t>& word_en
     cut.clear();
     uint32_t begin = 0;
     for (const uint32_t end : pieces) {
-      TANDEM_RETURN_IF_ERROR(pattern.cut(text, begin, end, matcher, cut));
+      TANDEM_RETURN_IF_ERROR(pattern.cut(text, begin, end, matcher, cancel, cut));
       begin = end;
     }
     pieces.swap(cut);

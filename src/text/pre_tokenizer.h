@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/result.h"
 
 namespace tandem {
@@ -29,7 +30,7 @@ class PreTokenizer {
   // Appends where each word of `text` ends: ascending, the last one text.size().  A byte that is not
   // UTF-8 is treated as a symbol (neither letter, digit, punctuation nor space), like U+FFFD.
   // Requires: text shorter than 4 GiB.
-  Status split(std::string_view text, std::vector<uint32_t>& word_ends) const;
+  Status split(std::string_view text, const CancelFlag& cancel, std::vector<uint32_t>& word_ends) const;
 
   bool compiled_to_machine_code() const;
 

@@ -40,7 +40,7 @@ class SentencePieceEncoder final : public TextEncoder {
     }
   }
 
-  Status encode(std::string_view text, bool after_special,
+  Status encode(std::string_view text, bool after_special, const CancelFlag& cancel,
                 std::vector<TokenId>& out) const override {
     std::string marked;
     marked.reserve(text.size() + text.size() / 4 + 3);
@@ -53,10 +53,11 @@ class SentencePieceEncoder final : public TextEncoder {
       }
     }
     if (marked.size() >= UINT32_MAX) return invalid_argument("text of 4 GiB or more");
-    Merger merger;
+    Merger merger(cancel);
     std::vector<Symbol> symbols;
     std::string_view rest = marked;
     while (!rest.empty()) {
+      if (cancel.cancelled()) return cancelled("cancelled while tokenizing");
       const size_t n = joins_over_word_start_ ? rest.size() : first_word_length(rest);
       TANDEM_RETURN_IF_ERROR(encode_word(rest.substr(0, n), symbols, merger, out));
       rest.remove_prefix(n);
@@ -90,12 +91,13 @@ class SentencePieceEncoder final : public TextEncoder {
                          tokens_.find_text_written(word.substr(at, length))});
       at += length;
     }
-    merger.merge(symbols, [&](const Symbol& left, const Symbol& right) -> Joined {
+    const bool merged = merger.merge(symbols, [&](const Symbol& left, const Symbol& right) -> Joined {
       const size_t length = size_t{left.length} + right.length;
       if (length > tokens_.longest_text_written()) return {};
       const TokenId id = tokens_.find_text_written(word.substr(left.begin, length));
       return id < 0 ? Joined{} : Joined{orders_[static_cast<size_t>(id)], id};
     });
+    if (!merged) return cancelled("cancelled while tokenizing");
     for (const Symbol& symbol : symbols) {
       if (symbol.length == 0) continue;
       if (symbol.id >= 0) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/result.h"
 #include "text/token_table.h"
 #include "text/vocabulary.h"
@@ -22,8 +23,8 @@ class TextEncoder {
   virtual ~TextEncoder() = default;
 
   // Appends the tokens of `text`, any bytes, shorter than 4 GiB.  after_special: the text stands at
-  // the start or right after a special token.
-  virtual Status encode(std::string_view text, bool after_special,
+  // the start or right after a special token.  kCancelled soon after `cancel` is set.
+  virtual Status encode(std::string_view text, bool after_special, const CancelFlag& cancel,
                         std::vector<TokenId>& out) const = 0;
 };
 

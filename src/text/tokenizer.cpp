@@ -56,6 +56,11 @@ Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds s
   for (const auto& id : {special.eos, special.eot, special.eom}) {
     if (id) ends_.push_back(*id);
   }
+  // A character without a token of its own may become the unknown token: up to four bytes.
+  longest_token_bytes_ = 4;
+  for (TokenId id = 0; id < static_cast<TokenId>(tokens_.size()); ++id) {
+    longest_token_bytes_ = std::max(longest_token_bytes_, token_text(id, /*with_special=*/true).size());
+  }
   for (const std::string_view name : kEndNames) {
     const TokenId id = tokens_.find_written(name);
     if (id >= 0 && tokens_.kind(id) == TokenKind::kControl) ends_.push_back(id);
@@ -66,11 +71,11 @@ Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds s
 Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
   const SpecialMatcher::Range whole = {0, text.size()};
   const size_t n_trusted = options.parse_special ? 1 : 0;
-  return encode_trusting(text, std::span(&whole, n_trusted), options.add_special);
+  return encode_trusting(text, std::span(&whole, n_trusted), options.add_special, options.cancel);
 }
 
 Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pieces,
-                                                      bool add_special) const {
+                                                      bool add_special, const CancelFlag* cancel) const {
   std::string text;
   std::vector<SpecialMatcher::Range> trusted;
   for (const Piece& piece : pieces) {
@@ -83,11 +88,12 @@ Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pie
       trusted.push_back({begin, text.size()});
     }
   }
-  return encode_trusting(text, trusted, add_special);
+  return encode_trusting(text, trusted, add_special, cancel);
 }
 
 Result<std::vector<TokenId>> Tokenizer::encode_trusting(
-    std::string_view text, std::span<const SpecialMatcher::Range> trusted, bool add_special) const {
+    std::string_view text, std::span<const SpecialMatcher::Range> trusted, bool add_special,
+    const CancelFlag* cancel) const {
   if (text.size() > kMaxTextBytes) {
     return invalid_argument("text of " + std::to_string(text.size()) +
                             " bytes is too long to encode at once; at most " +
@@ -101,7 +107,7 @@ Result<std::vector<TokenId>> Tokenizer::encode_trusting(
   const auto encode_until = [&](size_t end) {
     if (end == at) return ok_status();
     const bool start = std::exchange(after_special, false);
-    return encoder_->encode(text.substr(at, end - at), start, ids);
+    return encoder_->encode(text.substr(at, end - at), start, or_never(cancel), ids);
   };
   for (const SpecialMatcher::Match& match : matcher_.find(text, trusted)) {
     TANDEM_RETURN_IF_ERROR(encode_until(match.begin));

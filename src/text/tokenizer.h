@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/result.h"
 #include "text/special_matcher.h"
 #include "text/text_encoder.h"
@@ -34,6 +35,7 @@ class Tokenizer {
   struct EncodeOptions {
     bool add_special = false;    // bos and eos as the model wants them
     bool parse_special = false;  // what looks like a control token in the text becomes one
+    const CancelFlag* cancel = nullptr;  // looked at every few milliseconds; kCancelled when set
   };
   // User-defined tokens are found in any text, whatever the options say.
   Result<std::vector<TokenId>> encode(std::string_view text, EncodeOptions options) const;
@@ -45,7 +47,8 @@ class Tokenizer {
   };
   // The tokens of all pieces as one string: words and user-defined tokens may cross from one piece
   // into the next.  Only control tokens look at trust: all their bytes have to be trusted.
-  Result<std::vector<TokenId>> encode_pieces(std::span<const Piece> pieces, bool add_special) const;
+  Result<std::vector<TokenId>> encode_pieces(std::span<const Piece> pieces, bool add_special,
+                                             const CancelFlag* cancel = nullptr) const;
 
   // The bytes a token stands for; maybe only a part of a character.  Control, unknown and unused
   // tokens, which stand for no text, give their written form with_special and nothing without.
@@ -72,6 +75,9 @@ class Tokenizer {
   // Text at the start of an encode() gets a space in front: encoding a conversation in parts is not the same.
   bool adds_space_prefix() const { return drops_first_space_; }
 
+  // Bytes of the longest token: a text of n bytes has at least n over this many tokens.
+  size_t longest_token_bytes() const { return longest_token_bytes_; }
+
   // The token written exactly so in the vocabulary, of any kind.
   std::optional<TokenId> find(std::string_view written) const;
 
@@ -83,7 +89,8 @@ class Tokenizer {
   Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds special);
 
   Result<std::vector<TokenId>> encode_trusting(
-      std::string_view text, std::span<const SpecialMatcher::Range> trusted, bool add_special) const;
+      std::string_view text, std::span<const SpecialMatcher::Range> trusted, bool add_special,
+      const CancelFlag* cancel) const;
 
   TokenTable tokens_;
   SpecialMatcher matcher_;
@@ -92,6 +99,7 @@ class Tokenizer {
   bool add_bos_;
   bool add_eos_;
   bool drops_first_space_;
+  size_t longest_token_bytes_ = 0;
   std::unique_ptr<TextEncoder> encoder_;  // refers to tokens_
 };
 

@@ -13,6 +13,10 @@
 namespace {
 std::atomic<bool> counting{false};
 std::atomic<uint64_t> n_allocations{0};
+// While set, only the thread that set it gets memory.
+std::atomic<bool> failing{false};
+thread_local bool exempt = false;
+[[maybe_unused]] bool fails() { return failing.load(std::memory_order_relaxed) && !exempt; }
 [[maybe_unused]] void count() {
   if (counting.load(std::memory_order_relaxed))
     n_allocations.fetch_add(1, std::memory_order_relaxed);
@@ -29,14 +33,17 @@ void* __libc_memalign(size_t alignment, size_t bytes);
 // Everything else (operator new, strdup, ...) ends in one of these.
 __attribute__((visibility("default"))) void* malloc(size_t bytes) {
   count();
+  if (fails()) return nullptr;
   return __libc_malloc(bytes);
 }
 __attribute__((visibility("default"))) void* calloc(size_t n, size_t bytes) {
   count();
+  if (fails()) return nullptr;
   return __libc_calloc(n, bytes);
 }
 __attribute__((visibility("default"))) void* realloc(void* old, size_t bytes) {
   count();
+  if (fails()) return nullptr;
   return __libc_realloc(old, bytes);
 }
 __attribute__((visibility("default"))) void* memalign(size_t alignment, size_t bytes) {
@@ -150,6 +157,54 @@ INSTANTIATE_TEST_SUITE_P(Models, NoAllocations,
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+class NoMemoryForOtherThreads {
+ public:
+  NoMemoryForOtherThreads() { exempt = failing = true; }
+  ~NoMemoryForOtherThreads() { exempt = failing = false; }
+  NoMemoryForOtherThreads(const NoMemoryForOtherThreads&) = delete;
+  NoMemoryForOtherThreads& operator=(const NoMemoryForOtherThreads&) = delete;
+};
+
+class WithoutMemory : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
+  }
+  void expect_usable() {
+    const TokenRequest request(some_tokens(5), 3, greedy(loaded_.model.get()));
+    EXPECT_EQ(3u, ask(session_.get(), request.request).tokens.size());
+  }
+
+  const Loaded loaded_{golden_model("qwen3moe")};
+  const SessionPtr session_ = loaded_.session();
+};
+
+TEST_F(WithoutMemory, ARequestWhosePromptCannotBeTokenizedEndsWithAnError) {
+  tandem_request request = TANDEM_INIT(tandem_request);
+  request.text = "to be or not to be";
+  request.text_bytes = std::strlen(request.text);
+  Answer answer;
+  {
+    const NoMemoryForOtherThreads scarce;
+    answer = ask(session_.get(), request);
+  }
+  EXPECT_EQ(TANDEM_FINISH_ERROR, answer.done.event.finish);
+  EXPECT_THAT(answer.done.error_text, ::testing::HasSubstr("memory"));
+  expect_usable();
+}
+
+TEST_F(WithoutMemory, AnEvaluationWhoseLogitsFindNoRoomEndsWithAnError) {
+  const std::vector<int32_t> tokens = some_tokens(20);
+  const auto ignore = [](void*, size_t, const float*, size_t) { return 0; };
+  tandem_code code = TANDEM_OK;
+  {
+    const NoMemoryForOtherThreads scarce;
+    code = tandem_session_evaluate(session_.get(), tokens.data(), tokens.size(), ignore, nullptr, nullptr);
+  }
+  EXPECT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, code);
+  expect_usable();
+}
 
 }  // namespace
 }  // namespace tandem::testing

@@ -107,9 +107,17 @@ TEST_F(AnswerTest, AFullContextEndsTheAnswerAndDropsNothing) {
 TEST_F(AnswerTest, APromptThatDoesNotFitIsAnErrorWithBothNumbers) {
   const SessionPtr session = loaded_.session(40);
   const TokenRequest request(some_tokens(41), 5, seeded(loaded_.model.get(), 3));
-  const Answer refused = ask(session.get(), request.request);
+  Error error;  // tokens are known at once
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_session_submit(session.get(), &request.request, error));
+  EXPECT_THAT(error.text(), ::testing::AllOf(HasSubstr("41"), HasSubstr("40")));
+  tandem_request text = TANDEM_INIT(tandem_request);  // text when it has been tokenized
+  std::string many_words;
+  for (int i = 0; i < 60; ++i) many_words += std::to_string(i) + " ";
+  text.text = many_words.c_str();
+  text.text_bytes = many_words.size();
+  const Answer refused = ask(session.get(), text);
   EXPECT_EQ(TANDEM_FINISH_ERROR, refused.done.event.finish);
-  EXPECT_THAT(refused.done.error_text, ::testing::AllOf(HasSubstr("41"), HasSubstr("40")));
+  EXPECT_THAT(refused.done.error_text, ::testing::AllOf(HasSubstr("the prompt has"), HasSubstr("the context 40")));
   EXPECT_EQ(0u, refused.done.event.n_kept);
   const TokenRequest fitting(some_tokens(20), 5, seeded(loaded_.model.get(), 3));
   EXPECT_EQ(5u, ask(session.get(), fitting.request).tokens.size());
@@ -243,11 +251,12 @@ TEST_F(AnswerTest, ALongPromptReportsProgressAtMostTenTimesASecond) {
     EXPECT_EQ(TANDEM_STAGE_PROMPT, taken.event.progress.stage);
     EXPECT_EQ(n_tokens, taken.event.progress.total);
     EXPECT_GT(taken.event.progress.done, last);
-    EXPECT_GT(taken.event.progress.eta_seconds, 0);
+    EXPECT_EQ(taken.event.progress.done == n_tokens, taken.event.progress.eta_seconds == 0);
     last = taken.event.progress.done;
   }
-  EXPECT_LE(static_cast<double>(n), asked.done.event.prompt_seconds * 10 + 1);
-  EXPECT_TRUE(n >= 1 || asked.done.event.prompt_seconds < 1);
+  EXPECT_EQ(n_tokens, last);
+  EXPECT_LE(static_cast<double>(n), asked.done.event.prompt_seconds * 10 + 2);
+  EXPECT_GE(n, 2u);
 }
 
 bool is_whole_utf8(const std::string& text) {

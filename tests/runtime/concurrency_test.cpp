@@ -1,6 +1,7 @@
 // Several threads: busy, cancel in each phase, queues and callbacks, ends in the middle of work.
 #include <poll.h>
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -45,18 +46,18 @@ tandem_event next(tandem_session* session, int timeout_ms = 60000) {
   return event;
 }
 
-// The least time that `timed` takes, each time after `prepare`: other programs may hold the
-// processors for a while, and what is promised is what the library adds to that.
+// The middle of three times that `timed` takes, each after `prepare`: once, other programs may hold the processors.
 template <typename Prepare, typename Timed>
-double best_of_three(Prepare prepare, Timed timed) {
-  double least = INFINITY;
-  for (int i = 0; i < 3; ++i) {
+double median_of_three(Prepare prepare, Timed timed) {
+  std::array<double, 3> ms = {};
+  for (double& one : ms) {
     prepare();
     const auto start = Clock::now();
     timed();
-    least = std::min(least, ms_since(start));
+    one = ms_since(start);
   }
-  return least;
+  std::sort(ms.begin(), ms.end());
+  return ms[1];
 }
 
 TEST_F(ConcurrencyTest, EverySecondCallerIsBusyWhileARequestRuns) {
@@ -107,7 +108,7 @@ TEST_F(ConcurrencyTest, OfManyCallersAtOnceOneIsServed) {
 TEST_F(ConcurrencyTest, CancelWhileThePromptIsProcessed) {
   const SessionPtr session = loaded_.session();
   const auto request = long_prompt();
-  const double least_ms = best_of_three(
+  const double median_ms = median_of_three(
       [&] {
         ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
         submit(session.get(), request->request);
@@ -123,7 +124,7 @@ TEST_F(ConcurrencyTest, CancelWhileThePromptIsProcessed) {
         EXPECT_EQ(answer.done.event.n_kept, held.size());
         EXPECT_TRUE(std::equal(held.begin(), held.end(), request->tokens.begin()));
       });
-  EXPECT_LT(least_ms, kCancelMs);
+  EXPECT_LT(median_ms, kCancelMs);
   expect_usable(session.get());
 }
 
@@ -164,7 +165,7 @@ TEST_F(ConcurrencyTest, CancelWhileEvaluating) {
   const SessionPtr session = loaded_.session();
   const std::vector<int32_t> tokens = some_tokens(kLongContext - 100);
   std::thread evaluation;
-  const double least_ms = best_of_three(
+  const double median_ms = median_of_three(
       [&] {
         ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
         evaluation = std::thread([&] {
@@ -178,7 +179,7 @@ TEST_F(ConcurrencyTest, CancelWhileEvaluating) {
         tandem_session_cancel(session.get());
         evaluation.join();
       });
-  EXPECT_LT(least_ms, kCancelMs);
+  EXPECT_LT(median_ms, kCancelMs);
   const std::vector<int32_t> held = held_tokens(session.get());
   EXPECT_LT(held.size(), tokens.size());
   EXPECT_TRUE(std::equal(held.begin(), held.end(), tokens.begin()));
@@ -262,6 +263,156 @@ TEST_F(ConcurrencyTest, ASlowConsumerBlocksOnlyItsOwnSession) {
   const Answer of_slow = drain(slow.get());
   EXPECT_EQ(of_quick.tokens, of_slow.tokens);
   EXPECT_EQ(of_quick.text, of_slow.text);
+}
+
+TEST_F(ConcurrencyTest, ASlowLogitsCallbackBlocksOnlyItsOwnSession) {
+  const SessionPtr slow = loaded_.session(), quick = loaded_.session();
+  struct Sleeper {
+    std::atomic<bool> entered{false}, go_on{false};
+    std::thread::id thread;
+    static int sleep(void* user, size_t, const float*, size_t) {
+      auto& self = *static_cast<Sleeper*>(user);
+      self.thread = std::this_thread::get_id();
+      self.entered = true;
+      while (!self.go_on) std::this_thread::sleep_for(1ms);
+      return 0;
+    }
+  } sleeper;
+  const std::vector<int32_t> tokens = some_tokens(300);
+  std::thread::id caller;
+  std::thread evaluation([&] {
+    caller = std::this_thread::get_id();
+    EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(slow.get(), tokens.data(), tokens.size(),
+                                                 Sleeper::sleep, &sleeper, nullptr));
+  });
+  while (!sleeper.entered) std::this_thread::sleep_for(1ms);
+  const TokenRequest request(some_tokens(10), 30, seeded(loaded_.model.get(), 5));
+  EXPECT_EQ(30u, ask(quick.get(), request.request).tokens.size());  // while the callback still sleeps
+  sleeper.go_on = true;
+  evaluation.join();
+  EXPECT_EQ(caller, sleeper.thread);
+  EXPECT_EQ(tokens, held_tokens(slow.get()));
+}
+
+TEST_F(ConcurrencyTest, ALogitsCallbackMayUseOtherSessions) {
+  const SessionPtr outer = loaded_.session(), inner = loaded_.session();
+  const auto evaluate_inner = [](void* user, size_t index, const float* logits, size_t n) {
+    const std::vector<float> before(logits, logits + n);
+    const int32_t token = some_tokens(20)[index];
+    EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(static_cast<tandem_session*>(user), &token, 1, nullptr, nullptr,
+                                                 nullptr));
+    EXPECT_TRUE(std::equal(before.begin(), before.end(), logits));
+    return 0;
+  };
+  const std::vector<int32_t> tokens = some_tokens(20);
+  EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(outer.get(), tokens.data(), tokens.size(), evaluate_inner, inner.get(),
+                                               nullptr));
+  EXPECT_EQ(tokens, held_tokens(inner.get()));
+}
+
+// A context so large that megabytes of text might fit it, and all of them have to be tokenized.
+constexpr uint32_t kHugeContext = 2'000'000;
+std::string long_text() { return std::string(8 << 20, 'a'); }
+
+TEST_F(ConcurrencyTest, CancelWhileAPromptIsTokenized) {
+  const Loaded roomy(golden_model("qwen3moe"), engine_options(2, kHugeContext));
+  const SessionPtr session = roomy.session();
+  const std::string text = long_text();
+  tandem_request request = TANDEM_INIT(tandem_request);
+  request.text = text.data();
+  request.text_bytes = text.size();
+  const double median_ms = median_of_three(
+      [&] {
+        submit(session.get(), request);
+        std::this_thread::sleep_for(5ms);
+      },
+      [&] {
+        tandem_session_cancel(session.get());
+        const Answer answer = drain(session.get());
+        EXPECT_EQ(TANDEM_FINISH_CANCELLED, answer.done.event.finish) << answer.done.error_text;
+        EXPECT_EQ(0u, answer.done.event.n_kept);
+      });
+  EXPECT_LT(median_ms, kCancelMs);
+  expect_usable(session.get());
+}
+
+TEST_F(ConcurrencyTest, APromptThatIsTokenizedDelaysNobodyElse) {
+  const Loaded roomy(golden_model("qwen3moe"), engine_options(2, kHugeContext));
+  const SessionPtr busy = roomy.session(), quick = roomy.session(256);
+  const std::string text = long_text();
+  tandem_request request = TANDEM_INIT(tandem_request);
+  request.text = text.data();
+  request.text_bytes = text.size();
+  submit(busy.get(), request);
+  const TokenRequest short_request(some_tokens(3), 3, greedy(loaded_.model.get()));
+  EXPECT_EQ(3u, ask(quick.get(), short_request.request).tokens.size());
+  tandem_event event = next(busy.get(), 0);
+  EXPECT_EQ(TANDEM_EVENT_NONE, event.kind) << "the text is too short for this machine";
+}
+
+TEST_F(ConcurrencyTest, TextThatCannotFitIsRefusedWithoutTokenizingIt) {
+  const SessionPtr session = loaded_.session(256);
+  const std::string text(512 << 20, 'a');
+  tandem_request request = TANDEM_INIT(tandem_request);
+  request.text = text.data();
+  request.text_bytes = text.size();
+  submit(session.get(), request);
+  const auto start = Clock::now();
+  const Answer refused = drain(session.get());
+  EXPECT_EQ(TANDEM_FINISH_ERROR, refused.done.event.finish);
+  EXPECT_THAT(refused.done.error_text, HasSubstr("the prompt has more than"));
+  EXPECT_LT(ms_since(start), 1000);
+}
+
+TEST_F(ConcurrencyTest, CancelDoesNotWaitForAnotherSessionsStep) {
+  // A prompt keeps the worker in its session nearly always; the other one waits for its turn.
+  const SessionPtr prompting = loaded_.session(), waiting = loaded_.session();
+  const auto prompt = long_prompt(), request = endless();
+  submit(prompting.get(), prompt->request);
+  submit(waiting.get(), request->request);
+  tandem_session_cancel(waiting.get());
+  tandem_event event = next(waiting.get(), 0);
+  while (event.kind == TANDEM_EVENT_TOKEN) event = next(waiting.get(), 0);
+  // Either its step was running, or the event was there when the cancel returned.
+  if (event.kind == TANDEM_EVENT_NONE) event = next(waiting.get());
+  while (event.kind == TANDEM_EVENT_TOKEN) event = next(waiting.get());
+  EXPECT_EQ(TANDEM_EVENT_DONE, event.kind);
+  EXPECT_EQ(TANDEM_FINISH_CANCELLED, event.finish);
+}
+
+TEST_F(ConcurrencyTest, ACallbackIsRefusedWhileAThreadWaitsForEvents) {
+  const SessionPtr session = loaded_.session();
+  std::atomic<bool> waiting{false};
+  std::thread waiter([&] {
+    tandem_event event = TANDEM_INIT(tandem_event);
+    waiting = true;
+    while (event.kind != TANDEM_EVENT_DONE) {
+      EXPECT_EQ(TANDEM_OK, tandem_session_next_event(session.get(), 60000, &event, nullptr));
+    }
+  });
+  while (!waiting) std::this_thread::sleep_for(1ms);
+  std::this_thread::sleep_for(20ms);
+  const auto ignore = [](void*, const tandem_event*) {};
+  Error error;
+  EXPECT_EQ(TANDEM_ERROR_BUSY, tandem_session_set_callback(session.get(), ignore, nullptr, error));
+  const TokenRequest request(some_tokens(3), 2, greedy(loaded_.model.get()));
+  submit(session.get(), request.request);
+  waiter.join();
+}
+
+TEST_F(ConcurrencyTest, FreeingASessionStillGivesItsCallbackTheLastEvent) {
+  const auto request = endless();
+  for (int i = 0; i < 50; ++i) {
+    std::atomic<int> n_done{0};
+    const auto count = [](void* user, const tandem_event* event) {
+      if (event->kind == TANDEM_EVENT_DONE) ++*static_cast<std::atomic<int>*>(user);
+    };
+    SessionPtr session = loaded_.session(256);
+    ASSERT_EQ(TANDEM_OK, tandem_session_set_callback(session.get(), count, &n_done, nullptr));
+    submit(session.get(), request->request);
+    session.reset();
+    ASSERT_EQ(1, n_done) << "round " << i;
+  }
 }
 
 TEST_F(ConcurrencyTest, TheDescriptorIsReadableExactlyWhileEventsWait) {
@@ -430,7 +581,7 @@ TEST_F(ConcurrencyTest, SessionsFreedWhileTheyRunEndWithin100Ms) {
   for (int i = 0; i < 4; ++i) {
     SessionPtr generating, prompting;
     const auto endless_request = endless(), long_request = long_prompt();
-    const double least_ms = best_of_three(
+    const double median_ms = median_of_three(
         [&] {
           generating = loaded_.session();
           prompting = loaded_.session();
@@ -442,7 +593,7 @@ TEST_F(ConcurrencyTest, SessionsFreedWhileTheyRunEndWithin100Ms) {
           generating.reset();
           prompting.reset();
         });
-    EXPECT_LT(least_ms, 2 * kCancelMs);
+    EXPECT_LT(median_ms, 2 * kCancelMs);
   }
 }
 

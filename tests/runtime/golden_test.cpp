@@ -181,7 +181,7 @@ TEST_P(InstructionSet, GivesTheGoldenLogitsAndTheSameLikeliestTokens) {
 INSTANTIATE_TEST_SUITE_P(Kernels, InstructionSet, ::testing::Values("scalar", "avx2", "avx512"),
                          [](const auto& instance) { return std::string(instance.param); });
 
-TEST(Evaluate, StoppedByItsCallbackKeepsWhatWasEvaluated) {
+TEST(Evaluate, StoppedByItsCallbackKeepsTheTokensItSaw) {
   const Loaded loaded(golden_model("llama-mha"));
   const SessionPtr session = loaded.session();
   const auto stop_at_third = [](void*, size_t index, const float*, size_t) {
@@ -191,7 +191,7 @@ TEST(Evaluate, StoppedByItsCallbackKeepsWhatWasEvaluated) {
   EXPECT_EQ(TANDEM_ERROR_CANCELLED,
             tandem_session_evaluate(session.get(), tokens.data(), tokens.size(), stop_at_third,
                                     nullptr, nullptr));
-  EXPECT_EQ(tokens, held_tokens(session.get()));  // one chunk of the prompt
+  EXPECT_EQ(std::vector<int32_t>(tokens.begin(), tokens.begin() + 3), held_tokens(session.get()));
 }
 
 TEST(Evaluate, RefusesTokensOutsideTheVocabularyAndKeepsTheSession) {

@@ -335,15 +335,48 @@ TEST_F(SessionTest, MemoryReportCountsTheKvOfItsSessions) {
     EXPECT_GT(report.weight_bytes, 0u);
     EXPECT_GT(report.work_bytes, 0u);
     EXPECT_GT(report.free_bytes, 0u);
-    return report.kv_bytes;
+    EXPECT_LE(report.kv_bytes, report.kv_reserved_bytes);
+    return std::pair(report.kv_bytes, report.kv_reserved_bytes);
   };
-  EXPECT_EQ(0u, kv());
+  using Bytes = std::pair<uint64_t, uint64_t>;
+  EXPECT_EQ(Bytes(0, 0), kv());
   SessionPtr session = loaded_.session();
   tandem_session_info info = TANDEM_INIT(tandem_session_info);
   ASSERT_EQ(TANDEM_OK, tandem_session_get_info(session.get(), &info, nullptr));
-  EXPECT_EQ(info.kv_bytes, kv());
+  EXPECT_EQ(Bytes(0, info.kv_bytes), kv());
+  evaluate(session.get(), some_tokens(3));
+  const uint64_t one_page = kv().first;
+  EXPECT_GT(one_page, 0u);
+  evaluate(session.get(), some_tokens(100));
+  EXPECT_EQ(2 * one_page, kv().first);
+  ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
+  EXPECT_EQ(2 * one_page, kv().first) << "what the system gave stays";
   session.reset();
-  EXPECT_EQ(0u, kv());
+  EXPECT_EQ(Bytes(0, 0), kv());
+}
+
+TEST_F(SessionTest, ContextsThatDoNotFitTogetherAreRefusedUnlessForced) {
+  tandem_tier_report ram = TANDEM_INIT(tandem_tier_report);
+  size_t n = 0;
+  ASSERT_EQ(TANDEM_OK, tandem_engine_get_memory(loaded_.engine.get(), &ram, 1, &n, nullptr));
+  tandem_session_info info = TANDEM_INIT(tandem_session_info);
+  ASSERT_EQ(TANDEM_OK, tandem_session_get_info(loaded_.session(64).get(), &info, nullptr));
+  // Two thirds of what is free: one such session fits, two do not.
+  const auto n_context = static_cast<uint32_t>(std::min<uint64_t>(ram.free_bytes * 2 / 3 / info.kv_bytes * 64, 1 << 27));
+  ASSERT_GT(n_context / 64 * info.kv_bytes, ram.free_bytes / 2) << "the model is too small for this machine";
+  const Loaded roomy(golden_model("qwen3moe"), engine_options(1, n_context));
+  const SessionPtr first = roomy.session();
+  Error error;
+  tandem_session* second = nullptr;
+  EXPECT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, tandem_session_create(roomy.engine.get(), nullptr, &second, error));
+  EXPECT_GT(error->bytes_needed, error->bytes_available);
+  EXPECT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, tandem_session_fork(first.get(), &second, error));
+  EXPECT_NE(nullptr, roomy.session(64));
+
+  tandem_engine_options forced = engine_options(1, n_context);
+  forced.force = 1;
+  const Loaded careless(golden_model("qwen3moe"), forced);
+  const SessionPtr third = careless.session(), fourth = careless.session();
 }
 
 }  // namespace

@@ -51,7 +51,8 @@ std::vector<std::pair<uint32_t, int32_t>> result(const std::vector<Symbol>& symb
 
 TEST(Merger, BothMethodsGiveTheSame) {
   std::mt19937 random(3);
-  Merger merger;
+  const CancelFlag never;
+  Merger merger(never);
   for (int round = 0; round < 20000; ++round) {
     const Table table = random_table(random, 3, 12);
     auto few = random_symbols(random, 3, random() % (Merger::kFewSymbols + 1));
@@ -64,7 +65,8 @@ TEST(Merger, BothMethodsGiveTheSame) {
 
 TEST(Merger, KeepsEveryByteOnce) {
   std::mt19937 random(4);
-  Merger merger;
+  const CancelFlag never;
+  Merger merger(never);
   for (int round = 0; round < 200; ++round) {
     const Table table = random_table(random, 2, 20);
     auto symbols = random_symbols(random, 2, 1000);

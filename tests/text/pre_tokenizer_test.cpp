@@ -27,7 +27,7 @@ PreTokenizer made(std::string_view name, bool allow_jit = true) {
 
 std::vector<std::string> words(const PreTokenizer& pre_tokenizer, std::string_view text) {
   std::vector<uint32_t> ends;
-  EXPECT_THAT(pre_tokenizer.split(text, ends), is_ok());
+  EXPECT_THAT(pre_tokenizer.split(text, CancelFlag(), ends), is_ok());
   std::vector<std::string> parts;
   size_t begin = 0;
   for (const uint32_t end : ends) {
@@ -99,7 +99,7 @@ std::vector<std::string> hard_texts(size_t n) {
 double seconds_to_split(const PreTokenizer& pre_tokenizer, std::string_view text) {
   std::vector<uint32_t> ends;
   const auto begin = std::chrono::steady_clock::now();
-  EXPECT_THAT(pre_tokenizer.split(text, ends), is_ok());
+  EXPECT_THAT(pre_tokenizer.split(text, CancelFlag(), ends), is_ok());
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   return took.count();
 }

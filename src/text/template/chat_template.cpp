@@ -92,7 +92,8 @@ Result<std::vector<RenderedPiece>> ChatTemplate::render(const Inputs& inputs) co
   limits.steps += 1000 * size.values + size.bytes;
   limits.memory_bytes += 64 * size.bytes + 4096 * size.values;
   limits.text_bytes += 8 * size.bytes;
-  jinja::Interpreter interpreter(parsed_->syntax, limits, inputs.now ? &*inputs.now : nullptr);
+  jinja::Interpreter interpreter(parsed_->syntax, limits, inputs.now ? &*inputs.now : nullptr,
+                                 or_never(inputs.cancel));
   TANDEM_ASSIGN_OR_RETURN(const jinja::Text text, interpreter.run(variables));
   std::vector<RenderedPiece> pieces;
   size_t begin = 0;

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/result.h"
 #include "text/template/value.h"
 
@@ -49,6 +50,7 @@ class ChatTemplate {
     // Everything else a template may ask for (tools, enable_thinking, ...).  These win over the
     // fields above: a variable "messages" brings messages with tool calls or parts.
     std::vector<std::pair<std::string, jinja::Value>> variables;
+    const CancelFlag* cancel = nullptr;  // looked at with every step; kCancelled when set
   };
 
   static Result<std::unique_ptr<const ChatTemplate>> parse(std::string source);

@@ -60,10 +60,12 @@ void Scope::set(uint32_t name, Value value) {
   }
 }
 
-Interpreter::Interpreter(const Syntax& syntax, const Limits& limits, const std::tm* now)
+Interpreter::Interpreter(const Syntax& syntax, const Limits& limits, const std::tm* now,
+                         const CancelFlag& cancel)
     : syntax_(syntax),
       limits_(limits),
       now_(now),
+      cancel_(cancel),
       steps_left_(limits.steps),
       memory_left_(limits.memory_bytes) {}
 
@@ -102,6 +104,7 @@ Result<Text> Interpreter::run(const std::vector<std::pair<std::string, Value>>& 
 }
 
 Status Interpreter::charge(uint64_t steps) {
+  if (cancel_.cancelled()) return cancelled("cancelled while rendering the chat template");
   if (steps > steps_left_) return limit_error("steps", limits_.steps);
   steps_left_ -= steps;
   return ok_status();

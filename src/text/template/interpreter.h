@@ -2,7 +2,7 @@
 //
 // Threading: one interpreter per call; the Syntax may be shared.
 // Errors: kInvalidArgument for what the template or its input does wrong, kUnsupported for a limit;
-// each names the template's line, limits also their name.
+// each names the template's line, limits also their name.  kCancelled.
 #pragma once
 
 #include <ctime>
@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/result.h"
 #include "text/template/ast.h"
 #include "text/template/callable.h"
@@ -41,7 +42,7 @@ struct Scope {
 class Interpreter {
  public:
   // `now` is what strftime_now() tells; null leaves that function undefined.
-  Interpreter(const Syntax& syntax, const Limits& limits, const std::tm* now);
+  Interpreter(const Syntax& syntax, const Limits& limits, const std::tm* now, const CancelFlag& cancel);
   ~Interpreter();
   Interpreter(const Interpreter&) = delete;
   Interpreter& operator=(const Interpreter&) = delete;
@@ -111,6 +112,7 @@ class Interpreter {
   const Syntax& syntax_;
   const Limits limits_;
   const std::tm* now_;
+  const CancelFlag& cancel_;
   uint64_t steps_left_;
   uint64_t memory_left_;
   uint32_t depth_ = 0;
