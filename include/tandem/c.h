@@ -371,8 +371,10 @@ TANDEM_API tandem_code tandem_session_truncate(tandem_session* session, size_t n
 /* A second session of the same engine that holds the same tokens.  TANDEM_ERROR_OUT_OF_MEMORY as for a new one. */
 TANDEM_API tandem_code tandem_session_fork(tandem_session* session, tandem_session** out,
                                            tandem_error** error) TANDEM_NOEXCEPT;
-/* The whole state with the model's fingerprint; atomic: the old file or the new one.  Loading replaces what the session
- * holds; another model's or a damaged file is refused and changes nothing. */
+/* The whole state with the model's fingerprint, readable by its owner; atomic: the old file or the new one.  Loading replaces
+ * what the session holds; another model's or a damaged file is refused and changes nothing.  The fingerprint covers the
+ * header and samples of the weights: a model that was trained, merged or quantised otherwise is another one; a few
+ * bytes changed on purpose are not noticed. */
 TANDEM_API tandem_code tandem_session_save(tandem_session* session, const char* path,
                                            tandem_error** error) TANDEM_NOEXCEPT;
 TANDEM_API tandem_code tandem_session_load(tandem_session* session, const char* path,

@@ -29,10 +29,15 @@ class Descriptor {
   int fd_;
 };
 
+FileIdentity identity_of(const struct stat& info) {
+  return {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino), static_cast<uint64_t>(info.st_size),
+          int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec};
+}
+
 class PosixReadFile final : public ReadFile {
  public:
-  PosixReadFile(Descriptor fd, std::string path, uint64_t size_bytes, Mode mode, uint32_t alignment)
-      : ReadFile(std::move(path), size_bytes, mode, alignment), fd_(std::move(fd)) {}
+  PosixReadFile(Descriptor fd, std::string path, const FileIdentity& identity, Mode mode, uint32_t alignment)
+      : ReadFile(std::move(path), identity.size_bytes, mode, alignment, identity), fd_(std::move(fd)) {}
 
   Status read_at(uint64_t offset, std::span<std::byte> buffer) const override {
     uint64_t wanted = buffer.size();
@@ -96,31 +101,12 @@ double PosixReadFile::cached_share() const {
   return static_cast<double>(present) / static_cast<double>(pages);
 }
 
-Status write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return status_from_errno(errno, path + ": write").in_file(path);
-    bytes = bytes.subspan(static_cast<size_t>(n));
-  }
-  return ok_status();
-}
-
-Status write_and_sync(const std::string& path, std::span<const std::span<const std::byte>> contents) {
-  const Descriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (fd.get() < 0) return status_from_errno(errno, path + ": create").in_file(path);
-  for (std::span<const std::byte> part : contents) {
-    TANDEM_RETURN_IF_ERROR(write_all(fd.get(), part, path));
-  }
-  if (::fsync(fd.get()) != 0) return status_from_errno(errno, path + ": sync").in_file(path);
-  return ok_status();
-}
-
 }  // namespace
 
 Result<std::unique_ptr<ReadFile>> ReadFile::open(const std::filesystem::path& path, Mode mode) {
   const bool direct = mode == Mode::kDirect;
-  Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0)));
+  // Not waiting for the other end: the name may be that of a pipe.
+  Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (direct ? O_DIRECT : 0)));
   if (fd.get() < 0) {
     if (direct && errno == EINVAL) {
       return unsupported(path.string() + ": this file system has no direct reads").in_file(path);
@@ -133,26 +119,7 @@ Result<std::unique_ptr<ReadFile>> ReadFile::open(const std::filesystem::path& pa
     return invalid_argument(path.string() + ": is not a regular file").in_file(path.string());
   }
   return std::unique_ptr<ReadFile>(std::make_unique<PosixReadFile>(
-      std::move(fd), path.string(), static_cast<uint64_t>(info.st_size), mode,
-      direct ? kDirectAlignment : 1));
-}
-
-Status check_replaceable(const std::filesystem::path& path) {
-  struct stat info = {};
-  if (::stat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return ok_status();
-  return invalid_argument(path.string() + ": is not a regular file").in_file(path.string());
-}
-
-Status write_file_atomically(const std::filesystem::path& path,
-                             std::span<const std::span<const std::byte>> contents) {
-  TANDEM_RETURN_IF_ERROR(check_replaceable(path));
-  const std::string temporary = path.string() + ".partial-" + std::to_string(::getpid());
-  Status status = write_and_sync(temporary, contents);
-  if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    status = status_from_errno(errno, path.string() + ": rename").in_file(path.string());
-  }
-  if (!status.ok()) ::unlink(temporary.c_str());
-  return status;
+      std::move(fd), path.string(), identity_of(info), mode, direct ? kDirectAlignment : 1));
 }
 
 }  // namespace tandem

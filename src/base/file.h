@@ -17,6 +17,14 @@
 
 namespace tandem {
 
+// What tells a file from another one that has taken its name, or from itself with other contents.
+struct FileIdentity {
+  uint64_t device = 0, inode = 0;
+  uint64_t size_bytes = 0;
+  int64_t modified_ns = 0;  // since 1970
+  bool operator==(const FileIdentity&) const = default;
+};
+
 class ReadFile {
  public:
   enum class Mode { kBuffered, kDirect };
@@ -30,6 +38,7 @@ class ReadFile {
 
   const std::string& path() const { return path_; }
   uint64_t size_bytes() const { return size_bytes_; }  // when it was opened
+  const FileIdentity& identity() const { return identity_; }   // likewise
   Mode mode() const { return mode_; }
   // Offsets, lengths and buffers of direct reads are multiples of this; 1 when buffered.
   uint32_t alignment() const { return alignment_; }
@@ -42,27 +51,19 @@ class ReadFile {
   virtual double cached_share() const = 0;
 
  protected:
-  ReadFile(std::string path, uint64_t size_bytes, Mode mode, uint32_t alignment)
-      : path_(std::move(path)), size_bytes_(size_bytes), mode_(mode), alignment_(alignment) {}
+  ReadFile(std::string path, uint64_t size_bytes, Mode mode, uint32_t alignment, const FileIdentity& identity = {})
+      : path_(std::move(path)), size_bytes_(size_bytes), mode_(mode), alignment_(alignment), identity_(identity) {}
 
  private:
   std::string path_;
   uint64_t size_bytes_;
   Mode mode_;
   uint32_t alignment_;
+  FileIdentity identity_;
 };
 
 // How a reader gets its files; tests replace it to make them fail.
 using OpenReadFile =
     std::function<Result<std::unique_ptr<ReadFile>>(const std::filesystem::path&, ReadFile::Mode)>;
-
-// Whether a finished file may be renamed over `path`: kInvalidArgument when a folder, device or pipe has that name
-// (renaming would destroy /dev/null).
-Status check_replaceable(const std::filesystem::path& path);
-
-// Writes the whole of `contents` beside `path`, syncs it and renames it over `path`: after a crash
-// there is the old file or the new one, never a part.  Errors: kIo and the like naming the path.
-Status write_file_atomically(const std::filesystem::path& path,
-                             std::span<const std::span<const std::byte>> contents);
 
 }  // namespace tandem

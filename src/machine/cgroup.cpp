@@ -105,7 +105,8 @@ std::optional<std::string> group_path(std::string_view text, std::string_view co
 // group mounted as the root: that part is taken off.  Parent steps lead out of the view: the root.
 fs::path below_mount(const std::string& group, const std::string& mounted_root) {
   std::string path = group;
-  if (mounted_root != "/" && path.starts_with(mounted_root)) path.erase(0, mounted_root.size());
+  const bool below = path == mounted_root || path.starts_with(mounted_root + "/");
+  if (below) path.erase(0, mounted_root.size());
   const fs::path relative = fs::path(path).relative_path();
   for (const fs::path& part : relative) {
     if (part == "..") return {};

@@ -14,8 +14,9 @@ struct FreeMemory {
   std::optional<uint64_t> cgroup_limit_bytes;
   std::optional<uint64_t> cgroup_free_bytes;
 
+  bool known() const { return total_bytes > 0 || cgroup_free_bytes.has_value(); }
   bool limited_by_cgroup() const {
-    return cgroup_free_bytes && *cgroup_free_bytes < available_bytes;
+    return cgroup_free_bytes && (total_bytes == 0 || *cgroup_free_bytes < available_bytes);
   }
   uint64_t bytes() const { return limited_by_cgroup() ? *cgroup_free_bytes : available_bytes; }
 };

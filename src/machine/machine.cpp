@@ -53,7 +53,7 @@ Result<Machine> Machine::discover(const std::filesystem::path& root) {
   machine.limits.allowed_threads = affinity_mask();
   machine.limits.cpu_quota = cgroup.cpu_quota;
   machine.limits.memory_limit_bytes = cgroup.memory_limit_bytes;
-  machine.notes = cgroup.notes;
+  machine.notes.insert(machine.notes.end(), cgroup.notes.begin(), cgroup.notes.end());
   note_disbelieved_caches(machine);
   return machine;
 }

@@ -30,7 +30,7 @@ class Machine {
 
   CpuFeatures cpu;
   Topology topology;
-  uint64_t memory_bytes = 0;
+  uint64_t memory_bytes = 0;  // 0: not known
   HugePages huge_pages;
   std::vector<Drive> drives;
 

@@ -13,7 +13,10 @@
 namespace tandem {
 namespace {
 
+// Written in the order of the page; read into sorted objects, because in an ordered one each of a stranger's keys is
+// compared with all before it.
 using Json = nlohmann::ordered_json;
+using ReadJson = nlohmann::json;
 
 constexpr size_t kMaxTextBytes = 4 << 20;
 constexpr int kMaxDepth = 16;
@@ -74,7 +77,7 @@ Json list_of(const std::vector<T>& items) {
 // getter returns zero or nothing, so that a reader is a plain list of fields.
 class Field {
  public:
-  Field(const Json* json, std::string path, Status* error)
+  Field(const ReadJson* json, std::string path, Status* error)
       : json_(json), path_(std::move(path)), error_(error) {}
 
   bool present() const { return json_ != nullptr && !json_->is_null(); }
@@ -148,13 +151,13 @@ class Field {
   void fail(const std::string& expected) const {
     if (!error_->ok()) return;
     const std::string found =
-        json_ == nullptr ? "nothing" : json_->dump(-1, ' ', true, Json::error_handler_t::replace);
+        json_ == nullptr ? "nothing" : json_->dump(-1, ' ', true, ReadJson::error_handler_t::replace);
     *error_ = corrupt("machine file: " + path_ + ": expected " + expected + ", found " +
                       found.substr(0, 40));
   }
 
  private:
-  const Json* json_;
+  const ReadJson* json_;
   std::string path_;
   Status* error_;
 };
@@ -247,7 +250,7 @@ Machine read_machine(const Field& file) {
   machine.cpu.instruction_sets = read_texts(file["cpu"]["instruction_sets"]);
   machine.cpu.hypervisor = file["cpu"]["hypervisor"].boolean();
   machine.topology = read_topology(file);
-  machine.memory_bytes = file["memory_bytes"].number(1, kMaxBytes);
+  machine.memory_bytes = file["memory_bytes"].number(0, kMaxBytes);
   machine.free_memory_bytes = file["free_memory_bytes"].number(0, machine.memory_bytes);
   const Field pages = file["huge_pages"];
   machine.huge_pages.transparent =
@@ -261,24 +264,24 @@ Machine read_machine(const Field& file) {
   return machine;
 }
 
-Result<Json> parse(std::string_view text) {
+Result<ReadJson> parse(std::string_view text) {
   if (text.size() > kMaxTextBytes) {
     return corrupt("machine file: " + format_bytes(text.size()) + ", at most " +
                    format_bytes(kMaxTextBytes) + " are read");
   }
   bool too_deep = false;
-  const auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
+  const auto limit_depth = [&](int depth, ReadJson::parse_event_t, ReadJson&) {
     too_deep = too_deep || depth > kMaxDepth;
     return !too_deep;
   };
   try {
-    Json json = Json::parse(text, limit_depth);
+    ReadJson json = ReadJson::parse(text, limit_depth);
     if (too_deep) return corrupt("machine file: nested deeper than " + std::to_string(kMaxDepth));
     return json;
-  } catch (const Json::parse_error& error) {
+  } catch (const ReadJson::parse_error& error) {
     const uint64_t offset = error.byte == 0 ? 0 : error.byte - 1;
     return corrupt("machine file: not JSON at byte " + std::to_string(offset)).at_offset(offset);
-  } catch (const Json::exception&) {
+  } catch (const ReadJson::exception&) {
     return corrupt("machine file: a number is out of range");
   }
 }
@@ -312,7 +315,7 @@ std::string Machine::to_json() const {
 }
 
 Result<Machine> Machine::from_json(std::string_view text) {
-  TANDEM_ASSIGN_OR_RETURN(const Json json, parse(text));
+  TANDEM_ASSIGN_OR_RETURN(const ReadJson json, parse(text));
   Status error;
   const Field file(&json, "", &error);
   if (!json.is_object()) return corrupt("machine file: the outermost value is not an object");

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <utility>
 #include <string>
 
 #include "base/bytes.h"
@@ -24,6 +25,26 @@ Result<std::unique_ptr<SequenceState>> SequenceState::create(const KvLayout& lay
 }
 
 SequenceState::~SequenceState() { ::munmap(base_, layout_.bytes_for(n_context_)); }
+
+void SequenceState::clear_unused() {
+  const auto used = static_cast<size_t>(n_tokens_ % kPageTokens);
+  if (used == 0) return;
+  const size_t row_bytes = layout_.head_bytes() / static_cast<size_t>(kPageTokens);
+  const int64_t group = n_tokens_ / kPageTokens;
+  // All heads of all pages of the group lie side by side, [64,E] each.
+  std::byte* const end = base_ + static_cast<size_t>(group + 1) * layout_.group_bytes();
+  for (std::byte* head = base_ + static_cast<size_t>(group) * layout_.group_bytes(); head < end;
+       head += layout_.head_bytes()) {
+    std::memset(head + used * row_bytes, 0, layout_.head_bytes() - used * row_bytes);
+  }
+}
+
+void SequenceState::swap(SequenceState& other) {
+  TANDEM_ASSERT(layout_ == other.layout_ && n_context_ == other.n_context_);
+  std::swap(base_, other.base_);
+  std::swap(n_tokens_, other.n_tokens_);
+  other.most_tokens_.store(most_tokens_.exchange(other.most_tokens_.load()));
+}
 
 void SequenceState::restore(std::span<const std::byte> groups, int64_t n_tokens) {
   TANDEM_ASSERT(groups.size() == layout_.bytes_for(n_tokens) && n_tokens <= n_context_);

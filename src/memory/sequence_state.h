@@ -65,6 +65,11 @@ class SequenceState {
   // Requires: 0 <= n <= size().
   void truncate(int64_t n) { n_tokens_ = n; }
 
+  // Zeroes the positions from size() to the end of the last page group in use: what was truncated.
+  void clear_unused();
+  // Exchanges contents.  Requires: the same layout and capacity.
+  void swap(SequenceState& other);
+
   // The page groups in use, for saving.
   std::span<const std::byte> used() const {
     return {base_, static_cast<size_t>(layout_.bytes_for(n_tokens_))};

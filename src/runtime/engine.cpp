@@ -10,6 +10,7 @@
 #include "kernels_cpu/dispatch.h"
 #include "machine/free_memory.h"
 #include "machine/machine.h"
+#include "runtime/fingerprint.h"
 #include "runtime/session.h"
 #include "runtime/weight_check.h"
 
@@ -20,6 +21,14 @@ namespace {
 constexpr int64_t kSmallestAutomaticContext = 8192;
 // Kept free beside everything that is planned: stacks, the tokenizer, other programs' growth.
 constexpr uint64_t kReserveBytes = 64 * kMiB;
+
+// Where /proc is missing: more than any model needs.
+constexpr uint64_t kUnknownBytes = uint64_t{1} << 60;
+
+uint64_t available_bytes() {
+  const FreeMemory memory = free_memory();
+  return memory.known() ? memory.bytes() : kUnknownBytes;
+}
 
 struct MemoryNeed {
   uint64_t weights = 0, kv = 0, work = 0;
@@ -107,7 +116,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   MemoryNeed need;
   TANDEM_ASSIGN_OR_RETURN(need.weights, BlockStore::slot_bytes(program.blocks));
   need.work = engine->work_bytes_;
-  const uint64_t free_bytes = machine.free_memory_bytes;
+  const uint64_t free_bytes = available_bytes();
+  if (free_bytes == kUnknownBytes) engine->note("free memory is not known here: nothing is refused for its size");
   TANDEM_ASSIGN_OR_RETURN(engine->info_.n_context,
                           choose_context(options, program.shape.n_context_trained, need, free_bytes,
                                          engine->kv_layout()));
@@ -121,7 +131,12 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   team_options.n_threads = n_threads;
   TANDEM_ASSIGN_OR_RETURN(engine->team_, Team::create(team_options));
 
-  TANDEM_ASSIGN_OR_RETURN(engine->store_, BlockStore::create(model.file().paths(), program.blocks, options.store));
+  const OpenReadFile open_again = [&model](const std::filesystem::path& path, ReadFile::Mode mode) {
+    return model.open_again(path, mode);
+  };
+  TANDEM_ASSIGN_OR_RETURN(engine->fingerprint_, fingerprint_of(model.file(), open_again));
+  TANDEM_ASSIGN_OR_RETURN(engine->store_,
+                          BlockStore::create(model.file().paths(), program.blocks, options.store, open_again));
   const Clock::time_point start = Clock::now();
   const CancelFlag& cancel = or_never(options.cancel);
   TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, cancel));
@@ -160,7 +175,7 @@ Status Engine::attach(Session* session) {
   uint64_t promised = session->kv_bytes();  // and not yet taken from what is free
   for (const Session* other : sessions_) promised += other->kv_bytes() - other->kv_touched_bytes();
   const uint64_t needed = promised + kReserveBytes;
-  const uint64_t free_bytes = free_memory().bytes();
+  const uint64_t free_bytes = available_bytes();
   if (needed > free_bytes && !force_) {
     return out_of_memory("a session needs " + format_bytes(session->kv_bytes()) + " for its KV cache, " +
                          format_bytes(promised - session->kv_bytes()) + " are promised to the " +

@@ -59,6 +59,7 @@ class Engine {
   const EngineInfo& info() const { return info_; }
   std::vector<TierReport> memory() const;
   KvLayout kv_layout() const;
+  uint64_t fingerprint() const { return fingerprint_; }  // fingerprint.h
 
   // ---- for sessions ----
   // Sessions with work stand in a ring; the worker calls Session::step() of each in turn.
@@ -83,6 +84,7 @@ class Engine {
   std::unique_ptr<Team> team_;
   std::unique_ptr<Executor> executor_;
   uint64_t work_bytes_ = 0;
+  uint64_t fingerprint_ = 0;
   bool force_ = false;
 
   mutable std::mutex mutex_;

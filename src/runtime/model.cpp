@@ -41,28 +41,6 @@ ModelInfo describe(const GgufFile& file, const Program& program, const std::file
   return info;
 }
 
-uint64_t mix(uint64_t hash, const void* data, size_t bytes) {
-  const auto* p = static_cast<const unsigned char*>(data);
-  for (size_t i = 0; i < bytes; ++i) hash = (hash ^ p[i]) * 0x100000001b3u;  // FNV-1a
-  return hash;
-}
-
-// Header, not weights: names, types, shapes and places of the tensors, and every metadata value.
-uint64_t fingerprint_of(const GgufFile& file) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (const MetadataEntry& entry : file.metadata()) {
-    hash = mix(hash, entry.key.data(), entry.key.size());
-    hash = mix(hash, entry.bytes.data(), entry.bytes.size());
-  }
-  for (const TensorInfo& tensor : file.tensors()) {
-    hash = mix(hash, tensor.name.data(), tensor.name.size());
-    hash = mix(hash, &tensor.type.id, sizeof(tensor.type.id));
-    hash = mix(hash, tensor.dims.data(), sizeof(tensor.dims));
-    hash = mix(hash, &tensor.extent.offset, sizeof(tensor.extent.offset));
-  }
-  return hash;
-}
-
 // What the file's author recommends; a value out of range is ignored like an absent one.
 SamplingParameters recommended_sampling(const GgufFile& file) {
   SamplingParameters sampling;
@@ -121,8 +99,18 @@ Result<std::unique_ptr<const Model>> Model::open(const std::filesystem::path& pa
   }
   model->info_ = describe(model->file_, model->program_, path);
   model->sampling_ = recommended_sampling(model->file_);
-  model->fingerprint_ = fingerprint_of(model->file_);
   return std::unique_ptr<const Model>(std::move(model));
+}
+
+Result<std::unique_ptr<ReadFile>> Model::open_again(const std::filesystem::path& path, ReadFile::Mode mode) const {
+  TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<ReadFile> file, ReadFile::open(path, mode));
+  const std::vector<std::string>& paths = file_.paths();
+  const auto index = std::find(paths.begin(), paths.end(), path.string()) - paths.begin();
+  TANDEM_ASSERT(index < static_cast<ptrdiff_t>(paths.size()));
+  if (file->identity() == file_.identities()[static_cast<size_t>(index)]) return file;
+  return io_error(path.string() + ": has changed since the model was opened")
+      .in_file(path.string())
+      .suggest("open the model again");
 }
 
 Result<std::vector<RenderedPiece>> Model::render(std::span<const ChatMessage> messages,

@@ -36,8 +36,8 @@ class Model {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   bool has_chat_template() const { return template_ != nullptr; }
   const SamplingParameters& default_sampling() const { return sampling_; }
-  // Identifies the weights' layout and vocabulary, so that saved sessions find their model again.
-  uint64_t fingerprint() const { return fingerprint_; }
+  // One of the file()'s paths.  Errors: those of ReadFile::open; kIo when it is not the file that was opened any more.
+  Result<std::unique_ptr<ReadFile>> open_again(const std::filesystem::path& path, ReadFile::Mode mode) const;
 
   // The conversation in the model's template, ready for an answer.  kUnsupported without a template.
   Result<std::vector<RenderedPiece>> render(std::span<const ChatMessage> messages,
@@ -57,7 +57,6 @@ class Model {
   std::unique_ptr<const ChatTemplate> template_;
   Status template_status_;  // why there is no template although the file has one
   SamplingParameters sampling_;
-  uint64_t fingerprint_ = 0;
 };
 
 }  // namespace tandem

@@ -58,18 +58,27 @@ Json tensor_json(const TensorInfo& tensor) {
               {"offset", tensor.extent.offset}};
 }
 
+// Text from the file may be any bytes; what is not UTF-8 becomes U+FFFD.
+std::string text_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+// In the order of the file, which has each key once.  Written here, because an ordered object of the JSON library
+// compares each key with all before it, and a file may have tens of thousands.
+std::string metadata_text(const GgufFile& file) {
+  std::string text = "{";
+  for (const MetadataEntry& entry : file.metadata()) {
+    if (text.size() > 1) text += ',';
+    text += text_of(std::string(entry.key)) + ':' + text_of(value_of(file, entry));
+  }
+  return text + '}';
+}
+
 }  // namespace
 
 std::string Model::to_json() const {
-  Json json;
-  json["info"] = info_json(info_, has_chat_template());
-  json["files"] = file_.paths();
-  Json& metadata = json["metadata"] = Json::object();
-  for (const MetadataEntry& entry : file_.metadata()) metadata[std::string(entry.key)] = value_of(file_, entry);
-  Json& tensors = json["tensors"] = Json::array();
+  Json tensors = Json::array();
   for (const TensorInfo& tensor : file_.tensors()) tensors.push_back(tensor_json(tensor));
-  // Text from the file may be any bytes; what is not UTF-8 becomes U+FFFD.
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return R"({"info":)" + text_of(info_json(info_, has_chat_template())) + R"(,"files":)" + text_of(file_.paths()) +
+         R"(,"metadata":)" + metadata_text(file_) + R"(,"tensors":)" + text_of(tensors) + "}";
 }
 
 }  // namespace tandem

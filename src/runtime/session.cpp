@@ -269,13 +269,14 @@ void Session::hold(std::span<const TokenId> tokens) {
 Status Session::save(const std::filesystem::path& path) {
   const Claim claim(*this);
   TANDEM_RETURN_IF_ERROR(claim.status());
-  return save_session_file(path, {engine_.model().fingerprint(), tokens_, *state_});
+  state_->clear_unused();  // what was taken back stays out of the file
+  return save_session_file(path, {engine_.fingerprint(), tokens_, *state_});
 }
 
 Status Session::load(const std::filesystem::path& path) {
   const Claim claim(*this);
   TANDEM_RETURN_IF_ERROR(claim.status());
-  const Status status = load_session_file(path, engine_.model(), tokens_, *state_);
+  const Status status = load_session_file(path, engine_, tokens_, *state_);
   n_tokens_.store(static_cast<int64_t>(tokens_.size()), std::memory_order_release);
   return status;
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/checked.h"
+#include "base/atomic_file.h"
 #include "base/file.h"
 #include "runtime/session_run.h"
 
@@ -55,7 +56,7 @@ Status damaged(const ReadFile& file, const std::string& what, uint64_t offset) {
   return corrupt(file.path() + ": " + what).in_file(file.path()).at_offset(offset);
 }
 
-Status check_header(const ReadFile& file, const Header& header, const Model& model, const SequenceState& state) {
+Status check_header(const ReadFile& file, const Header& header, const Engine& engine, const SequenceState& state) {
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) return damaged(file, "is not a saved session", 0);
   if (header.version != kVersion) {
     return unsupported(file.path() + ": session format version " + std::to_string(header.version) + ", expected " +
@@ -64,9 +65,9 @@ Status check_header(const ReadFile& file, const Header& header, const Model& mod
         .at_offset(8);
   }
   const KvLayout& layout = state.layout();
-  if (header.fingerprint != model.fingerprint() || header.n_layers != layout.n_layers ||
+  if (header.fingerprint != engine.fingerprint() || header.n_layers != layout.n_layers ||
       header.n_kv_heads != layout.n_kv_heads || header.head_width != layout.head_width) {
-    return invalid_argument(file.path() + ": was saved with another model than " + model.info().name)
+    return invalid_argument(file.path() + ": was saved with another model than " + engine.model().info().name)
         .in_file(file.path())
         .at_offset(16);
   }
@@ -126,31 +127,34 @@ Status save_session_file(const std::filesystem::path& path, const SessionContent
   const uint64_t sum = checksum.value();
   const std::span<const std::byte> parts[] = {head, tokens, contents.state.used(),
                                               std::as_bytes(std::span(&sum, 1))};
-  return write_file_atomically(path, parts);
+  // A conversation is its writer's own.
+  return write_file_atomically(path, parts, 0600);
 }
 
-Status load_session_file(const std::filesystem::path& path, const Model& model, std::vector<TokenId>& tokens,
+Status load_session_file(const std::filesystem::path& path, const Engine& engine, std::vector<TokenId>& tokens,
                          SequenceState& state) {
   TANDEM_ASSIGN_OR_RETURN(const std::unique_ptr<ReadFile> file, ReadFile::open(path));
   Header header = {};
   if (file->size_bytes() < sizeof(Header) + 8) return damaged(*file, "is too short for a saved session", 0);
   TANDEM_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(&header, 1))));
-  TANDEM_RETURN_IF_ERROR(check_header(*file, header, model, state));
+  TANDEM_RETURN_IF_ERROR(check_header(*file, header, engine, state));
   TANDEM_RETURN_IF_ERROR(check_contents(*file));
 
   std::vector<TokenId> loaded(static_cast<size_t>(header.n_tokens));
   TANDEM_RETURN_IF_ERROR(file->read_at(sizeof(Header), std::as_writable_bytes(std::span(loaded))));
   for (const TokenId token : loaded) {
-    if (token < 0 || token >= model.program().shape.n_vocabulary) {
+    if (token < 0 || token >= engine.model().program().shape.n_vocabulary) {
       return damaged(*file, "token " + std::to_string(token) + " is outside the vocabulary", sizeof(Header));
     }
   }
-  tokens.clear();
-  const Status status = state.restore_from(header.n_tokens, [&](std::span<std::byte> groups) {
+  TANDEM_ASSIGN_OR_RETURN(const std::unique_ptr<SequenceState> fresh,
+                          SequenceState::create(state.layout(), state.capacity()));
+  TANDEM_RETURN_IF_ERROR(fresh->restore_from(header.n_tokens, [&](std::span<std::byte> groups) {
     return file->read_at(sizeof(Header) + token_bytes(header.n_tokens), groups);
-  });
-  if (status.ok()) tokens.insert(tokens.end(), loaded.begin(), loaded.end());
-  return status;
+  }));
+  state.swap(*fresh);
+  tokens.assign(loaded.begin(), loaded.end());  // has room for a whole context
+  return ok_status();
 }
 
 }  // namespace tandem

@@ -63,9 +63,9 @@ struct SessionContents {
 
 // Errors: those of write_file_atomically.
 Status save_session_file(const std::filesystem::path& path, const SessionContents& contents);
-// Checks the whole file before it changes anything.  Errors: kInvalidArgument for another model's file or one that does
-// not fit the context; kCorrupt for a damaged one.  If reading fails although the check passed, the session is empty.
-Status load_session_file(const std::filesystem::path& path, const Model& model, std::vector<TokenId>& tokens,
+// Changes nothing unless the whole file is good and has been read.  Errors: kInvalidArgument for another model's file or
+// one that does not fit the context; kCorrupt for a damaged one; kIo; kOutOfMemory for a second copy of its bytes.
+Status load_session_file(const std::filesystem::path& path, const Engine& engine, std::vector<TokenId>& tokens,
                          SequenceState& state);
 
 }  // namespace tandem

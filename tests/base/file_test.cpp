@@ -1,3 +1,4 @@
+#include "base/atomic_file.h"
 #include "base/file.h"
 
 #include <sys/stat.h>
@@ -71,21 +72,20 @@ TEST(ReadFile, DirectReadsTakeAnUnalignedTail) {
   std::free(buffer);
 }
 
-TEST(WriteFileAtomically, NeverReplacesADevice) {
+TEST(ReadFile, RefusesAPipeWithoutWaitingForItsOtherEnd) {
   testing::TemporaryFolder folder;
   ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
-  EXPECT_THAT(write(folder / "pipe", bytes_of(10)),
-              fails_with(Code::kInvalidArgument, HasSubstr("not a regular file")));
-  EXPECT_TRUE(std::filesystem::is_fifo(folder / "pipe"));
+  EXPECT_THAT(ReadFile::open(folder / "pipe"), fails_with(Code::kInvalidArgument, HasSubstr("regular file")));
 }
 
-TEST(WriteFileAtomically, LeavesTheOldFileWhenItFails) {
+TEST(ReadFile, HasTheSameIdentityUntilTheFileIsAnother) {
   testing::TemporaryFolder folder;
-  std::filesystem::create_directory(folder / "target");
-  EXPECT_FALSE(write(folder / "target", bytes_of(10)).ok());
-  EXPECT_TRUE(std::filesystem::is_directory(folder / "target"));
-  const auto entries = std::distance(std::filesystem::directory_iterator(folder.path()), {});
-  EXPECT_EQ(entries, 1) << "a partial file stayed behind";
+  ASSERT_THAT(write(folder / "f", bytes_of(100)), is_ok());
+  const auto identity = [&] { return (*ReadFile::open(folder / "f"))->identity(); };
+  const FileIdentity first = identity();
+  EXPECT_EQ(first, identity());
+  ASSERT_THAT(write(folder / "f", bytes_of(100)), is_ok());
+  EXPECT_FALSE(first == identity());
 }
 
 }  // namespace

@@ -104,6 +104,14 @@ TEST_F(CgroupV2, FindsTheGroupInAContainerThatSeesHostPaths) {
   EXPECT_EQ(read_cgroup_limits(root.path()).memory_limit_bytes, 12345u);
 }
 
+TEST_F(CgroupV2, AGroupWhoseNameStartsLikeTheMountedOneIsNotBelowIt) {
+  testing::SyntheticRoot root;
+  root.mount("/sys/fs/cgroup", "cgroup2", "rw", "/docker/ab");
+  root.write("proc/self/cgroup", "0::/docker/abc");
+  root.write("sys/fs/cgroup/c/memory.max", "12345");
+  EXPECT_FALSE(read_cgroup_limits(root.path()).memory_limit_bytes.has_value());
+}
+
 TEST_F(CgroupV2, AGroupOutsideTheViewIsTheRoot) {
   root_.write("proc/self/cgroup", "0::/../../etc");
   root_.write("sys/fs/cgroup/memory.max", "777");

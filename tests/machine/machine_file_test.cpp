@@ -1,3 +1,4 @@
+#include <chrono>
 #include <string>
 
 #include "machine/machine.h"
@@ -125,6 +126,16 @@ TEST(MachineFile, SurvivesDeepNesting) {
   EXPECT_FALSE(Machine::from_json(deep).ok());
   const std::string closed = deep + std::string(deep.size(), ']');
   EXPECT_THAT(Machine::from_json(closed), fails_with(Code::kCorrupt, HasSubstr("nested deeper")));
+}
+
+TEST(MachineFile, TensOfThousandsOfKeysTakeNoTime) {
+  std::string text = "{";
+  for (int i = 0; i < 80'000; ++i) text += "\"a shared beginning of the key " + std::to_string(i) + "\":0,";
+  text += "\"tandem_machine\":1}";
+  ASSERT_LT(text.size(), size_t{4} << 20);
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_FALSE(Machine::from_json(text).ok());
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 3);
 }
 
 TEST(MachineFile, RefusesHugeTextsAndLongLists) {

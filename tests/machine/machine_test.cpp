@@ -56,6 +56,15 @@ TEST(Machine, IsDiscoveredHere) {
   EXPECT_LE((*machine).default_compute_threads(), (*machine).usable_threads());
 }
 
+TEST(Machine, WithoutProcSaysThatMemoryIsNotKnownAndStillRoundTrips) {
+  const testing::TemporaryFolder empty;
+  const auto machine = Machine::discover(empty.path());
+  ASSERT_THAT(machine, testing::is_ok());
+  EXPECT_EQ(0u, machine->memory_bytes);
+  EXPECT_THAT(machine->notes, ::testing::Contains("/proc/meminfo cannot be read"));
+  EXPECT_THAT(Machine::from_json(machine->to_json()), testing::is_ok());
+}
+
 TEST(Machine, TakesLimitsFromTheGivenRoot) {
   testing::SyntheticRoot root;
   root.mount("/sys/fs/cgroup", "cgroup2", "rw");

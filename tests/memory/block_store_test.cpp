@@ -1,5 +1,7 @@
 #include "memory/block_store.h"
 
+#include "base/atomic_file.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>

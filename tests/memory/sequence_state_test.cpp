@@ -40,6 +40,21 @@ TEST(SequenceState, RestoreBringsBackWhatWasUsed) {
   EXPECT_EQ(std::memcmp((*b)->values(1, 1), (*a)->values(1, 1), kLayout.page_bytes()), 0);
 }
 
+TEST(SequenceState, ClearUnusedZeroesExactlyWhatWasTruncated) {
+  auto state = *SequenceState::create(kLayout, 200);
+  state->append(150);
+  const std::span<const std::byte> used = state->used();
+  std::memset(const_cast<std::byte*>(used.data()), 0x5A, used.size());
+  state->truncate(100);
+  state->clear_unused();
+  const size_t row = kLayout.head_bytes() / kPageTokens;
+  for (size_t i = 0; i < state->used().size(); ++i) {
+    const bool second_group = i >= kLayout.group_bytes();
+    const bool beyond = second_group && i % kLayout.head_bytes() / row >= 100 - kPageTokens;
+    ASSERT_EQ(beyond ? std::byte{0} : std::byte{0x5A}, state->used()[i]) << i;
+  }
+}
+
 TEST(SequenceState, AFailedRestoreLeavesItEmpty) {
   auto state = SequenceState::create(kLayout, 200);
   ASSERT_THAT(state, is_ok());

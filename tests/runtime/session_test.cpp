@@ -29,6 +29,11 @@ class SessionTest : public ::testing::Test {
   const TemporaryFolder folder_;
 };
 
+std::string read_bytes(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 Answer say(const Loaded& loaded, tandem_session* session,
            const std::vector<tandem_message>& messages, uint32_t max_tokens) {
   const tandem_sampling sampling = greedy(loaded.model.get());
@@ -202,6 +207,52 @@ TEST_F(SessionTest, FailingToSaveKeepsTheOldFile) {
   EXPECT_EQ(some_tokens(3), held_tokens(session.get()));
 }
 
+TEST_F(SessionTest, ASavedConversationIsForItsOwnerAlone) {
+  const SessionPtr session = loaded_.session();
+  evaluate(session.get(), some_tokens(10));
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(session.get(), (folder_ / "s").c_str(), nullptr));
+  EXPECT_EQ(std::filesystem::perms::owner_read | std::filesystem::perms::owner_write,
+            std::filesystem::status(folder_ / "s").permissions());
+}
+
+TEST_F(SessionTest, WhatWasTakenBackIsNotInTheFile) {
+  const SessionPtr session = loaded_.session(), never_said = loaded_.session();
+  evaluate(session.get(), some_tokens(10));
+  evaluate(never_said.get(), some_tokens(10));
+  evaluate(session.get(), some_tokens(20, 3));
+  ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 10, nullptr));
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(session.get(), (folder_ / "a").c_str(), nullptr));
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(never_said.get(), (folder_ / "b").c_str(), nullptr));
+  EXPECT_EQ(read_bytes(folder_ / "b"), read_bytes(folder_ / "a"));
+}
+
+// The same model but for its last bytes, which are weights.
+TEST_F(SessionTest, FileOfAModelWithOtherWeightsIsRefused) {
+  std::string bytes = read_bytes(golden_model("qwen3moe"));
+  for (size_t i = bytes.size() - 4096; i < bytes.size(); i += 4) bytes[i] = static_cast<char>(bytes[i] ^ 1);
+  std::ofstream(folder_ / "tuned.gguf", std::ios::binary) << bytes;
+  const Loaded tuned((folder_ / "tuned.gguf").string());
+  const SessionPtr session = loaded_.session();
+  evaluate(session.get(), some_tokens(10));
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(session.get(), (folder_ / "s").c_str(), nullptr));
+  Error error;
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_session_load(tuned.session().get(), (folder_ / "s").c_str(), error));
+  EXPECT_THAT(error.text(), HasSubstr("another model"));
+}
+
+TEST_F(SessionTest, AModelWhoseFileWasReplacedIsRefused) {
+  const std::string path = (folder_ / "m.gguf").string();
+  std::filesystem::copy_file(golden_model("qwen3moe"), path);
+  const ModelPtr model = open_model(path);
+  std::filesystem::copy_file(golden_model("qwen3moe"), folder_ / "other");
+  std::filesystem::rename(folder_ / "other", path);
+  const tandem_engine_options options = engine_options();
+  tandem_engine* engine = nullptr;
+  Error error;
+  EXPECT_EQ(TANDEM_ERROR_IO, tandem_engine_create(model.get(), &options, &engine, error));
+  EXPECT_THAT(error.text(), HasSubstr("has changed since the model was opened"));
+}
+
 TEST_F(SessionTest, FileOfAnotherModelOrContextOrKvTypeIsRefused) {
   const SessionPtr session = loaded_.session();
   evaluate(session.get(), some_tokens(70));
@@ -232,8 +283,7 @@ class DamagedFile : public SessionTest {
     const SessionPtr session = loaded_.session();
     evaluate(session.get(), some_tokens(70));
     EXPECT_EQ(TANDEM_OK, tandem_session_save(session.get(), path_.c_str(), nullptr));
-    std::ifstream in(path_, std::ios::binary);
-    bytes_.assign(std::istreambuf_iterator<char>(in), {});
+    bytes_ = read_bytes(path_);
     evaluate(victim_.get(), some_tokens(10, 3));
     expected_ = continuation(victim_.get());
   }

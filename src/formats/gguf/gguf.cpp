@@ -37,6 +37,7 @@ Result<GgufFile> GgufFile::Builder::join(std::vector<std::string> paths,
   file.metadata_ = std::move(parts.front().metadata);
   for (uint32_t i = 0; i < parts.size(); ++i) {
     file.file_bytes_ += parts[i].file_bytes;
+    file.identities_.push_back(parts[i].identity);
     file.headers_.push_back(std::move(parts[i].header));
     for (TensorInfo& tensor : parts[i].tensors) {
       tensor.extent.file_index = i;

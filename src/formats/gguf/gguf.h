@@ -96,6 +96,8 @@ class GgufFile {
 
   uint32_t version() const { return version_; }
   const std::vector<std::string>& paths() const { return paths_; }
+  // Of the paths, when they were read; whoever opens them again compares.
+  const std::vector<FileIdentity>& identities() const { return identities_; }
   uint64_t file_bytes() const { return file_bytes_; }  // of all parts
 
   std::span<const TensorInfo> tensors() const { return tensors_; }  // in the order of the files
@@ -124,6 +126,7 @@ class GgufFile {
   uint32_t version_ = 0;
   uint64_t file_bytes_ = 0;
   std::vector<std::string> paths_;
+  std::vector<FileIdentity> identities_;
   std::vector<std::unique_ptr<const std::byte[]>> headers_;  // what the views below point into
   std::vector<TensorInfo> tensors_;
   std::vector<MetadataEntry> metadata_;

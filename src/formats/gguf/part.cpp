@@ -288,6 +288,7 @@ class PartReader {
   // From offsets to views into the final copy of the header.
   void resolve() {
     part_.file_bytes = file_.size_bytes();
+    part_.identity = file_.identity();
     part_.header = reader_.take_header();
     const std::byte* base = part_.header.get();
     const auto text = [base](HeaderReader::Text t) {

@@ -23,6 +23,7 @@ inline constexpr int kMaxArrayDepth = 4;
 struct GgufPart {
   uint32_t version = 0;
   uint64_t file_bytes = 0;
+  FileIdentity identity;
   std::unique_ptr<const std::byte[]> header;  // views below point into it
   std::vector<MetadataEntry> metadata;
   std::vector<TensorInfo> tensors;  // extents have file_index 0

@@ -1,18 +1,13 @@
 #include "formats/gguf/writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include "base/bytes.h"
 #include "base/checked.h"
-#include "base/file.h"
 
 namespace tandem {
 namespace {
@@ -46,15 +41,6 @@ std::optional<uint64_t> tensor_bytes(DType type, std::span<const uint64_t> dims)
 }
 
 }  // namespace
-
-GgufWriter::~GgufWriter() { drop_file(); }
-
-void GgufWriter::drop_file() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_path_.c_str());
-  fd_ = -1;
-}
 
 void GgufWriter::add_key(std::string_view key, MetadataType type) {
   put_text(metadata_, key);
@@ -148,54 +134,43 @@ Status GgufWriter::check_free_space() const {
       .with_bytes(needed, space.available);
 }
 
-Status GgufWriter::failed(int error_number, const std::string& what) const {
-  Status status = status_from_errno(error_number, path_ + ": " + what).in_file(path_);
-  if (error_number != ENOSPC && error_number != EDQUOT) return status;
+// A full drive's error says what the whole file needs and what is free.
+Status GgufWriter::with_space(const Status& status) const {
+  if (status.ok() || !file_->drive_is_full()) return status;
   std::error_code error;
-  const auto space = std::filesystem::space(temporary_path_, error);
+  const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
+  const auto space = std::filesystem::space(folder.empty() ? "." : folder, error);
   return status.with_bytes(file_bytes(), error ? 0 : space.available);
 }
 
-Status GgufWriter::create_file() {
-  temporary_path_ = path_ + ".partial-" + std::to_string(::getpid());
-  const int fd = ::open(temporary_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return failed(errno, "create");
-  fd_ = fd;
+Status GgufWriter::begin_unchecked() {
+  TANDEM_RETURN_IF_ERROR(check_free_space());
+  TANDEM_ASSIGN_OR_RETURN(file_, AtomicFile::create(path_));
   const std::string text = header();
   return write(std::as_bytes(std::span(text)));
 }
 
 Status GgufWriter::begin() {
   if (!error_.ok()) return error_;
-  TANDEM_ASSERT(fd_ < 0);
-  error_ = check_replaceable(path_);
-  if (error_.ok()) error_ = check_free_space();
-  if (error_.ok()) error_ = create_file();
-  if (!error_.ok()) drop_file();
+  TANDEM_ASSERT(!file_);
+  error_ = begin_unchecked();
+  if (!error_.ok()) file_.reset();
   return error_;
 }
 
-Status GgufWriter::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failed(errno, "write");
-    bytes = bytes.subspan(static_cast<size_t>(n));
-  }
-  return ok_status();
-}
+Status GgufWriter::write(std::span<const std::byte> bytes) { return with_space(file_->write(bytes)); }
 
 Status GgufWriter::append(std::span<const std::byte> weights) {
   if (!error_.ok()) return error_;
   error_ = append_checked(weights);
-  if (!error_.ok()) drop_file();
+  if (!error_.ok()) file_.reset();
   return error_;
 }
 
 Status GgufWriter::append_checked(std::span<const std::byte> weights) {
   static constexpr std::array<std::byte, kAlignment> kZeros = {};
   while (!weights.empty()) {
-    if (fd_ < 0 || current_ == tensors_.size()) {
+    if (!file_ || current_ == tensors_.size()) {
       return invalid_argument(path_ + ": more weights than were declared").in_file(path_);
     }
     const Tensor& tensor = tensors_[current_];
@@ -213,23 +188,16 @@ Status GgufWriter::append_checked(std::span<const std::byte> weights) {
 
 Status GgufWriter::finish() {
   if (!error_.ok()) return error_;
-  if (fd_ < 0 || current_ != tensors_.size()) {
+  if (!file_ || current_ != tensors_.size()) {
     error_ = invalid_argument(path_ + ": weights of tensor " +
                               (current_ < tensors_.size() ? tensors_[current_].name : "") +
                               " are missing")
                  .in_file(path_);
-  } else if (::fsync(fd_) != 0) {
-    error_ = failed(errno, "sync");
-  } else if (::rename(temporary_path_.c_str(), path_.c_str()) != 0) {
-    error_ = failed(errno, "rename");
+  } else {
+    error_ = with_space(file_->commit());
   }
-  if (!error_.ok()) {
-    drop_file();
-    return error_;
-  }
-  ::close(fd_);
-  fd_ = -1;
-  return ok_status();
+  file_.reset();
+  return error_;
 }
 
 }  // namespace tandem

@@ -17,12 +17,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/atomic_file.h"
 #include "base/dtype.h"
 #include "base/status.h"
 #include "formats/gguf/gguf.h"
@@ -34,7 +36,6 @@ class GgufWriter {
   static constexpr uint64_t kAlignment = 32;
 
   explicit GgufWriter(std::filesystem::path path) : path_(path.string()) {}
-  ~GgufWriter();
   GgufWriter(const GgufWriter&) = delete;
   GgufWriter& operator=(const GgufWriter&) = delete;
 
@@ -73,22 +74,20 @@ class GgufWriter {
 
   void add_key(std::string_view key, MetadataType type);
   std::string header() const;
-  Status create_file();
+  Status begin_unchecked();
   Status check_free_space() const;
   Status write(std::span<const std::byte> bytes);
-  Status failed(int error_number, const std::string& what) const;
+  Status with_space(const Status& status) const;
   Status append_checked(std::span<const std::byte> weights);
-  void drop_file();
 
   std::string path_;
-  std::string temporary_path_;
   std::string metadata_;  // as in the file
   uint64_t n_metadata_ = 0;
   std::set<std::string, std::less<>> names_;
   std::vector<Tensor> tensors_;
   uint64_t weight_bytes_ = 0;  // with padding
 
-  int fd_ = -1;
+  std::optional<AtomicFile> file_;  // between begin() and finish()
   size_t current_ = 0;         // tensor that append() writes
   uint64_t current_done_ = 0;  // bytes of it
   Status error_;

@@ -1,0 +1,18 @@
+// A number by which a saved session knows the model it belongs to.
+#pragma once
+
+#include <cstdint>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "formats/gguf/gguf.h"
+
+namespace tandem {
+
+// Of every name, type, shape, place and metadata value, and of samples of the weights: 64 places of 1 KiB spread over the
+// tensors.  Tells apart models that were trained, merged or quantised differently; not a file in which a few
+// bytes were changed on purpose.  Reads at most 64 KiB.
+// Errors: those of opening and reading the files.
+Result<uint64_t> fingerprint_of(const GgufFile& file, const OpenReadFile& open_file);
+
+}  // namespace tandem
