@@ -283,7 +283,8 @@ class DamagedFile : public SessionTest {
     const SessionPtr session = loaded_.session();
     evaluate(session.get(), some_tokens(70));
     EXPECT_EQ(TANDEM_OK, tandem_session_save(session.get(), path_.c_str(), nullptr));
-    bytes_ = read_bytes(path_);
+    const std::string text = read_bytes(path_);
+    bytes_.assign(text.begin(), text.end());
     evaluate(victim_.get(), some_tokens(10, 3));
     expected_ = continuation(victim_.get());
   }
