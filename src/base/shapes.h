@@ -9,3 +9,12 @@
 //
 // Shapes are written slowest dimension first: W [N,K] has N rows of K consecutive weights.
 #pragma once
+
+#include <cstdint>
+
+namespace tandem {
+
+// More than any model has; what reads and what makes models agree on it.
+inline constexpr int64_t kMaxLayers = 1024;
+
+}  // namespace tandem

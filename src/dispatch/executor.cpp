@@ -61,6 +61,7 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   std::span<const float> factors;
   if (program.rope_factors != kNoId) {
     factors = {walk.weight_vector(program.rope_factors), static_cast<size_t>(program.shape.n_rot / 2)};
+    TANDEM_RETURN_IF_ERROR(check_rope_factors(factors));
   }
   walk.rope = rope_frequencies(program.shape, factors);
   walk.attend_work_stride = attend_floats(program.shape);
@@ -310,8 +311,10 @@ void Executor::Walk::attend_item(const Op& op, int64_t index, unsigned thread_in
   const int64_t group = shape.n_heads / shape.n_kv_heads;
   const int64_t width = shape.head_width;
   const int64_t n_keys = first_position + token + 1;
+  const int64_t first_key = shape.sliding_window > 0 ? std::max<int64_t>(0, n_keys - shape.sliding_window) : 0;
   const KvLayout& layout = sequence->layout();
   const size_t head_offset = static_cast<size_t>(head) * layout.head_bytes();
+  const size_t row_bytes = layout.head_bytes() / static_cast<size_t>(kPageTokens);
   const float scale = 1.0f / std::sqrt(static_cast<float>(width));
 
   const float* q = row_as<const float>(op.in[0], token) + head * group * width;
@@ -324,11 +327,14 @@ void Executor::Walk::attend_item(const Op& op, int64_t index, unsigned thread_in
   float* page_acc = page_sum + group;
   cpu::KernelTable::AttendPage* attend = layout.type == KvType::kF16 ? kernels.attend_page_f16 : kernels.attend_page_f32;
 
-  for (int64_t page = 0; page * kPageTokens < n_keys; ++page) {
-    const int64_t n = std::min(kPageTokens, n_keys - page * kPageTokens);
-    const bool first = page == 0;
-    attend(q, sequence->keys(op.layer, page) + head_offset, sequence->values(op.layer, page) + head_offset, n, group,
-           width, scale, scores, first ? maximum : page_maximum, first ? sum : page_sum, first ? acc : page_acc);
+  const int64_t first_page = first_key / kPageTokens;
+  for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
+    const bool first = page == first_page;
+    const int64_t skipped = first ? first_key % kPageTokens : 0;
+    const int64_t n = std::min(kPageTokens, n_keys - page * kPageTokens) - skipped;
+    const size_t offset = head_offset + static_cast<size_t>(skipped) * row_bytes;
+    attend(q, sequence->keys(op.layer, page) + offset, sequence->values(op.layer, page) + offset, n, group, width,
+           scale, scores, first ? maximum : page_maximum, first ? sum : page_sum, first ? acc : page_acc);
     if (!first) kernels.merge_partials(maximum, sum, acc, page_maximum, page_sum, page_acc, group, width);
   }
   float* out = row_as<float>(op.out, token) + head * group * width;

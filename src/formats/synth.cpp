@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/shapes.h"
 #include "formats/gguf/writer.h"
 #include "formats/make_in_order.h"
 #include "formats/random_weights.h"
@@ -109,7 +110,6 @@ class Synthesizer {
   }
 
  private:
-  static constexpr uint32_t kMaxLayers = 1000;
 
   void declare_metadata() {
     const std::string prefix = std::string(shape_.architecture) + ".";

@@ -34,7 +34,9 @@ Status check_tensor(const TensorInfo& tensor, uint64_t rows, uint64_t cols) {
 // Collects values, operations and weights; the first error sticks and later calls do nothing of use.
 class Builder {
  public:
-  Builder(const GgufFile& file, const ModelShape& shape) : file_(file) { program_.shape = shape; }
+  Builder(const GgufFile& file, const ModelShape& shape) : file_(file), used_(file.tensors().size(), false) {
+    program_.shape = shape;
+  }
 
   const ModelShape& shape() const { return program_.shape; }
   const Status& status() const { return status_; }
@@ -116,7 +118,24 @@ class Builder {
 
   Program& program() { return program_; }
 
+  // A tensor that nothing reads is part of a computation that is not done here.
+  void refuse_unused_tensors() {
+    for (size_t i = 0; i < used_.size(); ++i) {
+      const std::string name(file_.tensors()[i].name);
+      if (used_[i] || is_of_no_use(name)) continue;
+      fail(unsupported("tensor " + name + " is not part of architecture " + std::string(shape().architecture->name) +
+                       " as it is computed here: leaving it out would give wrong answers")
+               .in_tensor(name));
+    }
+  }
+
  private:
+  // Tables that old converters stored and everybody computes.
+  static bool is_of_no_use(std::string_view name) {
+    return name.ends_with(".attn_rot_embd.weight") || name.ends_with(".attn_rot_embd") ||
+           name.ends_with(".rotary_emb.inv_freq");
+  }
+
   void fail(Status status) {
     if (status_.ok()) status_ = std::move(status);
   }
@@ -127,6 +146,7 @@ class Builder {
       fail(corrupt("tensor " + name + " is missing, expected shape " + shape_text(rows, cols)).in_tensor(name));
       return nullptr;
     }
+    used_[static_cast<size_t>(tensor - file_.tensors().data())] = true;
     Status status = check_tensor(*tensor, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols));
     if (status.ok()) return tensor;
     fail(std::move(status));
@@ -149,6 +169,7 @@ class Builder {
 
   const GgufFile& file_;
   Program program_;
+  std::vector<bool> used_;          // by tensor of the file
   std::vector<ValueId> quantized_;  // by ValueId: its int8 twin, if made
   Status status_;
   int32_t layer_ = -1;
@@ -255,9 +276,13 @@ void dense_feed_forward(Builder& b, ValueId x) {
   b.prepare(h, {w_gate, w_up});
   const ValueId gate = b.matmul(h, w_gate, s.ffn_width);
   const ValueId up = b.matmul(h, w_up, s.ffn_width);
+  bias_if_any(b, gate, "ffn_gate.bias", s.ffn_width, /*required=*/false);
+  bias_if_any(b, up, "ffn_up.bias", s.ffn_width, /*required=*/false);
   const ValueId inner = b.value(ValueType::kF32, RowSpace::kTokens, s.ffn_width);
   b.emit(OpKind::kSiluMul, gate, up, inner);
-  b.emit(OpKind::kAdd, x, b.matmul(inner, w_down, s.width), x);
+  const ValueId down = b.matmul(inner, w_down, s.width);
+  bias_if_any(b, down, "ffn_down.bias", s.width, /*required=*/false);
+  b.emit(OpKind::kAdd, x, down, x);
 }
 
 void routed_feed_forward(Builder& b, ValueId x) {
@@ -332,6 +357,7 @@ Result<Program> build_decoder(const GgufFile& file) {
   }
   b.set_layer(-1);
   output_head(b, x, embeddings);
+  b.refuse_unused_tensors();
   if (!b.status().ok()) return b.status();
   return std::move(b.program());
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <string>
 
 namespace tandem {
 namespace {
@@ -29,10 +30,20 @@ void apply_yarn(const ModelShape& shape, RopeFrequencies& rope) {
   }
   const double factor = scaling.factor;
   const double by_default = factor > 1.0 ? 0.1 * std::log(factor) + 1.0 : 1.0;
-  rope.magnitude = scaling.attention_factor > 0 ? by_default * scaling.attention_factor : by_default;
+  rope.magnitude = by_default * scaling.attention_multiplier;
 }
 
 }  // namespace
+
+Status check_rope_factors(std::span<const float> factors) {
+  for (size_t i = 0; i < factors.size(); ++i) {
+    if (std::isfinite(factors[i]) && factors[i] > 0) continue;
+    return corrupt("tensor rope_freqs.weight: element " + std::to_string(i) + " is " + std::to_string(factors[i]) +
+                   ", expected a positive number")
+        .in_tensor("rope_freqs.weight");
+  }
+  return ok_status();
+}
 
 RopeFrequencies rope_frequencies(const ModelShape& shape, std::span<const float> factors) {
   RopeFrequencies rope;

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "base/status.h"
 #include "model/shape.h"
 
 namespace tandem {
@@ -19,5 +20,8 @@ struct RopeFrequencies {
 // Source: RoFormer (Su et al. 2021); linear interpolation (Chen et al. 2023); YaRN (Peng et al. 2023)
 // equations 17-25.
 RopeFrequencies rope_frequencies(const ModelShape& shape, std::span<const float> factors);
+
+// Errors: kCorrupt for a factor that is not a positive number.
+Status check_rope_factors(std::span<const float> factors);
 
 }  // namespace tandem

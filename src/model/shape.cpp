@@ -11,7 +11,6 @@ namespace tandem {
 namespace {
 
 // Bounds of what any model of these families has; they keep every later product far from overflow.
-constexpr int64_t kMaxLayers = 1024;
 constexpr int64_t kMaxWidth = 1 << 20;
 constexpr int64_t kMaxHeads = 4096;
 constexpr int64_t kMaxHeadWidth = 1024;
@@ -35,8 +34,11 @@ class ShapeReader {
   }
 
   Result<float> real_or(std::string_view key, float fallback, double low, double high) const {
+    return file_.has(name(key)) ? real(key, low, high) : Result<float>(fallback);
+  }
+
+  Result<float> real(std::string_view key, double low, double high) const {
     const std::string name = prefix_ + std::string(key);
-    if (!file_.has(name)) return fallback;
     TANDEM_ASSIGN_OR_RETURN(const double value, file_.get_float(name));
     if (!(value >= low && value <= high)) {
       char text[96];
@@ -83,8 +85,8 @@ Status read_attention(const ShapeReader& reader, ModelShape& shape) {
                    ", expected an even number");
   }
   shape.head_width = key_width;
-  TANDEM_ASSIGN_OR_RETURN(shape.norm_epsilon,
-                          reader.real_or("attention.layer_norm_rms_epsilon", 1e-5f, 1e-12, 1.0));
+  TANDEM_ASSIGN_OR_RETURN(shape.norm_epsilon, reader.real("attention.layer_norm_rms_epsilon", 1e-12, 1.0));
+  TANDEM_ASSIGN_OR_RETURN(shape.sliding_window, reader.count_or("attention.sliding_window", 0, 0, int64_t{1} << 31));
   return ok_status();
 }
 
@@ -113,7 +115,7 @@ Status read_rope_scaling(const ShapeReader& reader, ModelShape& shape) {
                           reader.count_or("rope.scaling.original_context_length", shape.n_context_trained,
                                           1, kMaxContext));
   scaling.original_context = static_cast<uint32_t>(original);
-  TANDEM_ASSIGN_OR_RETURN(scaling.attention_factor, reader.real_or("rope.scaling.attn_factor", 0, 0, 1e3));
+  TANDEM_ASSIGN_OR_RETURN(scaling.attention_multiplier, reader.real_or("rope.scaling.attn_factor", 1, 1e-3, 1e3));
   TANDEM_ASSIGN_OR_RETURN(scaling.beta_fast, reader.real_or("rope.scaling.yarn_beta_fast", 32, 1e-3, 1e6));
   TANDEM_ASSIGN_OR_RETURN(scaling.beta_slow, reader.real_or("rope.scaling.yarn_beta_slow", 1, 1e-3, 1e6));
   return ok_status();
@@ -126,7 +128,7 @@ Status read_rope(const ShapeReader& reader, ModelShape& shape) {
     return corrupt(reader.name("rope.dimension_count") + " is " + std::to_string(shape.n_rot) +
                    ", expected an even number");
   }
-  TANDEM_ASSIGN_OR_RETURN(shape.rope_base, reader.real_or("rope.freq_base", 10000, 1, 1e12));
+  TANDEM_ASSIGN_OR_RETURN(shape.rope_base, reader.real_or("rope.freq_base", 10000, 1.001, 1e12));
   return read_rope_scaling(reader, shape);
 }
 
@@ -165,12 +167,42 @@ Result<int64_t> read_vocabulary_size(const ShapeReader& reader) {
   return static_cast<int64_t>(rows);
 }
 
-// Within its window a sliding-window model attends to everything, so that far it is exact.
-Status limit_context_to_window(const ShapeReader& reader, ModelShape& shape) {
-  TANDEM_ASSIGN_OR_RETURN(const int64_t window,
-                          reader.count_or("attention.sliding_window", 0, 0, int64_t{1} << 31));
-  if (window > 0 && window < shape.n_context_trained) shape.n_context_trained = window;
-  return ok_status();
+// Keys that change what other engines compute, and the value at which they change nothing here.  Scales are 0 where a
+// converter wrote a key that its model does not set.
+struct NeutralKey {
+  const char* key;
+  double neutral;
+  bool scale = false;
+};
+constexpr NeutralKey kNeutralKeys[] = {
+    {"attention.causal", 1},        {"attention.clamp_kqv", 0},       {"attention.max_alibi_bias", 0},
+    {"attn_logit_softcapping", 0},  {"embedding_scale", 1, true},     {"expert_gating_func", 1, true},
+    {"expert_weights_norm", 1},     {"expert_weights_scale", 1, true}, {"final_logit_softcapping", 0},
+    {"leading_dense_block_count", 0}, {"logit_scale", 1, true},       {"residual_scale", 1, true},
+    {"use_parallel_residual", 0},
+};
+
+Result<double> number_of(const GgufFile& file, const std::string& key) {
+  if (file.find(key)->type != MetadataType::kBool) return file.get_float(key);
+  TANDEM_ASSIGN_OR_RETURN(const bool value, file.get_bool(key));
+  return value ? 1.0 : 0.0;
+}
+
+Status expect_neutral(const ShapeReader& reader, const NeutralKey& expected) {
+  const std::string name = reader.name(expected.key);
+  if (!reader.file().has(name)) return ok_status();
+  TANDEM_ASSIGN_OR_RETURN(const double value, number_of(reader.file(), name));
+  const bool neutral = std::abs(value - expected.neutral) <= 1e-6 * expected.neutral;
+  if (neutral || (expected.scale && value == 0)) return ok_status();
+  char text[96];
+  std::snprintf(text, sizeof(text), " is %g; only %g is computed", value, expected.neutral);
+  return unsupported(name + text);
+}
+
+// Silence here would be wrong answers.
+Status refuse_what_is_not_computed(const ShapeReader& reader, const ModelShape& shape) {
+  for (const NeutralKey& key : kNeutralKeys) TANDEM_RETURN_IF_ERROR(expect_neutral(reader, key));
+  return expect_neutral(reader, {"attention.scale", 1.0 / std::sqrt(static_cast<double>(shape.head_width)), true});
 }
 
 }  // namespace
@@ -186,7 +218,7 @@ Result<ModelShape> read_model_shape(const GgufFile& file) {
   TANDEM_RETURN_IF_ERROR(read_attention(reader, shape));
   TANDEM_RETURN_IF_ERROR(read_rope(reader, shape));
   TANDEM_RETURN_IF_ERROR(read_feed_forward(reader, shape));
-  TANDEM_RETURN_IF_ERROR(limit_context_to_window(reader, shape));
+  TANDEM_RETURN_IF_ERROR(refuse_what_is_not_computed(reader, shape));
   TANDEM_ASSIGN_OR_RETURN(shape.n_vocabulary, read_vocabulary_size(reader));
   return shape;
 }

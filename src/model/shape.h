@@ -20,7 +20,7 @@ struct RopeScaling {
   Kind kind = Kind::kNone;
   float factor = 1;                 // context is stretched by this
   uint32_t original_context = 0;    // kYarn: context before stretching
-  float attention_factor = 0;       // kYarn: scale of cos and sin; 0: 0.1 ln(factor) + 1
+  float attention_multiplier = 1;   // kYarn: of the scale of cos and sin, which is 0.1 ln(factor) + 1
   float beta_fast = 32, beta_slow = 1;  // kYarn: rotations that bound the ramp
 };
 
@@ -36,6 +36,7 @@ struct ModelShape {
   int64_t n_experts = 0;     // X, 0: dense
   int64_t n_experts_used = 0;  // U <= X
   int64_t n_context_trained = 0;
+  int64_t sliding_window = 0;  // a position attends to itself and the window-1 before it; 0: to all before it
   float norm_epsilon = 0;
   int64_t n_rot = 0;  // leading elements of each head that are rotated, even, <= E
   float rope_base = 10000;

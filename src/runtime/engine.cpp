@@ -126,6 +126,11 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
                  std::to_string(program.shape.n_context_trained) + ")");
   }
 
+  if (engine->info_.n_context > program.shape.n_context_trained) {
+    engine->note("context is " + std::to_string(engine->info_.n_context) + " tokens, the model was trained for " +
+                 std::to_string(program.shape.n_context_trained) + ": what lies beyond may be answered badly");
+  }
+
   // Before the weights are read: what is refused is refused at once.
   Team::Options team_options;
   team_options.n_threads = n_threads;

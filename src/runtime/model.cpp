@@ -1,6 +1,7 @@
 #include "runtime/model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <ctime>
 #include <map>
 #include <utility>
@@ -52,7 +53,7 @@ SamplingParameters recommended_sampling(const GgufFile& file) {
     if (validate(candidate).ok()) sampling = candidate;
   };
   take("general.sampling.temp", [](auto& s, double v) { s.temperature = static_cast<float>(v); });
-  take("general.sampling.top_k", [](auto& s, double v) { s.top_k = static_cast<int>(std::clamp(v, 0.0, 1e6)); });
+  take("general.sampling.top_k", [](auto& s, double v) { s.top_k = std::isfinite(v) ? static_cast<int>(std::clamp(v, 0.0, 1e6)) : -1; });
   take("general.sampling.top_p", [](auto& s, double v) { s.top_p = static_cast<float>(v); });
   take("general.sampling.min_p", [](auto& s, double v) { s.min_p = static_cast<float>(v); });
   return sampling;

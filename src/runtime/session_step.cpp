@@ -15,6 +15,18 @@ namespace {
 // What evaluate() may hold beside the work buffers: a few dozen rows of the largest vocabularies.
 constexpr size_t kLogitsBytes = 32 << 20;
 
+// Branch-free, so that it costs next to nothing beside computing them.
+bool all_finite(std::span<const float> values) {
+  float sum = 0;
+  for (const float value : values) sum += value * 0.0f;  // NaN for infinities and NaNs
+  return sum == 0.0f;
+}
+
+Status damaged_weights(size_t token) {
+  return corrupt("the model's output after token " + std::to_string(token) +
+                 " is not a number; its weights are damaged");
+}
+
 }  // namespace
 
 Session::LogitsHandOver::LogitsHandOver(int64_t n_vocabulary)
@@ -99,7 +111,9 @@ Status Session::hand_logits_over(size_t n) {
     const size_t count = std::min(static_cast<size_t>(executor.max_outputs()), n - first);
     TANDEM_RETURN_IF_ERROR(executor.compute_logits(static_cast<int64_t>(first), static_cast<int64_t>(count), cancel_));
     for (size_t i = 0; i < count; ++i, ++first) {
-      std::ranges::copy(executor.logits(static_cast<int64_t>(i)), to.rows.begin() + static_cast<ptrdiff_t>(first * to.width));
+      const std::span<const float> logits = executor.logits(static_cast<int64_t>(i));
+      if (!all_finite(logits)) return damaged_weights(run_->n_done + first);
+      std::ranges::copy(logits, to.rows.begin() + static_cast<ptrdiff_t>(first * to.width));
     }
   }
   to.n_rows = n;
@@ -145,8 +159,7 @@ Status Session::choose_token() {
   Run& run = *run_;
   const Sampler::Choice choice = run.sampler.sample(engine_.executor().last_logits(), tokens_);
   if (!std::isfinite(choice.log_probability)) {
-    return corrupt("the model's output after token " + std::to_string(tokens_.size()) +
-                   " is not a number; its weights are damaged");
+    return damaged_weights(tokens_.size());
   }
   run.last = choice.token;
   if (!run.request.ignore_end && engine_.model().tokenizer().is_end_of_generation(choice.token)) {

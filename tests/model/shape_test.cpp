@@ -50,6 +50,15 @@ class ShapeTest : public ::testing::Test {
     std::memcpy(&*at, text.data(), text.size());
   }
 
+  // Everywhere in the header; both names are equally long.
+  void rename(std::string_view from, std::string_view to) {
+    ASSERT_EQ(from.size(), to.size());
+    const auto* first = reinterpret_cast<const std::byte*>(from.data());
+    const auto at = std::search(bytes_.begin(), bytes_.end(), first, first + from.size());
+    ASSERT_NE(at, bytes_.end()) << from;
+    std::memcpy(&*at, to.data(), to.size());
+  }
+
   Result<Program> build() {
     auto file = GgufFile::parse(bytes_);
     if (!file.ok()) return file.status();
@@ -114,6 +123,49 @@ TEST_F(ShapeTest, UnknownArchitectureNamesTheNearestRelative) {
   open("llama-mha");
   overwrite_text("general.architecture", "llamo");
   EXPECT_THAT(build(), fails_with(Code::kUnsupported, HasSubstr("nearest supported relative is 'llama'")));
+}
+
+TEST_F(ShapeTest, ASlidingWindowLeavesTheTrainedContextAsItIs) {
+  open("mistral-window");
+  const auto program = build();
+  ASSERT_THAT(program, is_ok());
+  EXPECT_EQ(program->shape.sliding_window, 20);
+  EXPECT_EQ(program->shape.n_context_trained, 512);
+}
+
+TEST_F(ShapeTest, ATensorThatNothingReadsIsRefusedByName) {
+  open("llama3-factors");
+  rename("rope_freqs.weight", "rope_freqz.weight");
+  EXPECT_THAT(build(), fails_with(Code::kUnsupported, HasSubstr("tensor rope_freqz.weight")));
+  open("llama-mha");
+  rename("blk.1.ffn_norm.weight", "blk.2.ffn_norm.weight");
+  EXPECT_THAT(build(), fails_with(Code::kCorrupt, HasSubstr("blk.1.ffn_norm.weight is missing")));
+}
+
+TEST_F(ShapeTest, AKeyThatChangesTheComputationIsRefusedUnlessNeutral) {
+  // A key of the fixture that is as long, holds a float and may be absent: the frequency base.
+  const std::string spare = "llama.rope.freq_base", key = "llama.residual_scale";
+  const auto build_with = [&](float value) {
+    open("llama-mha");
+    overwrite<float>(spare, value);
+    rename(spare, key);
+    return build();
+  };
+  EXPECT_THAT(build_with(0.5f), fails_with(Code::kUnsupported, HasSubstr("llama.residual_scale is 0.5")));
+  EXPECT_THAT(build_with(1), is_ok());
+  EXPECT_THAT(build_with(0), is_ok()) << "not set";
+}
+
+TEST_F(ShapeTest, WithoutAnEpsilonIsRefusedByTheKeysName) {
+  open("llama-mha");
+  rename("llama.attention.layer_norm_rms_epsilon", "llama.attention.layer_norm_rms_epsilox");
+  EXPECT_THAT(build(), fails_with(Code::kNotFound, HasSubstr("llama.attention.layer_norm_rms_epsilon")));
+}
+
+TEST_F(ShapeTest, ABaseOfOneIsRefused) {
+  open("llama-yarn");
+  overwrite<float>("llama.rope.freq_base", 1);
+  EXPECT_THAT(build(), fails_with(Code::kCorrupt, HasSubstr("rope.freq_base is 1")));
 }
 
 TEST_F(ShapeTest, NotANumberAsEpsilonIsRefused) {

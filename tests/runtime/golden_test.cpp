@@ -26,6 +26,7 @@ constexpr Case kCases[] = {
     {"mistral-wide-heads", kFloat},  {"mixtral", kFloat},
     {"qwen2-tied", kFloat},          {"qwen3", kFloat},
     {"qwen3-yarn", kFloat},          {"qwen3moe", kFloat},
+    {"llama-yarn-tuned", kFloat},    {"mistral-window", kFloat},
     {"llama-split", kFloat},         {"llama-gguf-v2", kFloat},
     {"llama-f16", kFloat},           {"llama-bf16", kFloat},
     {"llama-q8_0", 1.1 * 3.6e-2},    {"llama-q4_0", 1.1 * 3.3e-2},
@@ -44,7 +45,7 @@ double worst_position(const std::vector<float>& actual, const Golden& golden) {
 }
 
 tandem_engine_options exact_options(unsigned n_threads = 2) {
-  tandem_engine_options options = engine_options(n_threads, 64);
+  tandem_engine_options options = engine_options(n_threads, 192);
   options.kv_type = TANDEM_KV_F32;
   return options;
 }
