@@ -38,7 +38,9 @@ Status BlockLoader::run(unsigned n_threads, const ProgressCallback& progress,
     }
     try {
       threads.push_back(start_thread<std::jthread>(
-          [this, &cancel, page = bounce.get()](const std::stop_token& stop) { work(stop, cancel, page); }));
+          [this, &cancel, page = bounce.get()](const std::stop_token& stop) {
+            work(stop, cancel, page);
+          }));
     } catch (const std::system_error& error) {
       const std::lock_guard lock(mutex_);
       --n_working_;
@@ -110,16 +112,19 @@ Status BlockLoader::read_buffered(const ReadWindow& window) {
   return ok_status();
 }
 
-// Whole aligned windows through the bounce buffer: extents start at multiples of 32 bytes, direct
-// reads at multiples of a sector.
+// Whole pages, where the bytes belong or through the bounce buffer.
 Status BlockLoader::read_direct(const ReadWindow& window, Page* bounce) {
-  auto* buffer = reinterpret_cast<std::byte*>(bounce);
+  const ReadPiece& first = plan_.pieces[window.first_piece];
+  auto* buffer = window.in_place ? memory_ + first.slot_offset - (first.file_offset - window.begin)
+                                 : reinterpret_cast<std::byte*>(bounce);
   const uint64_t bytes = align_up(window.end - window.begin, kReadAlignment);
   TANDEM_RETURN_IF_ERROR(files_[window.file_index]->read_at(window.begin, {buffer, bytes}));
   for (uint32_t i = 0; i < window.n_pieces; ++i) {
     const ReadPiece& piece = plan_.pieces[window.first_piece + i];
-    std::memcpy(memory_ + piece.slot_offset, buffer + (piece.file_offset - window.begin),
-                piece.bytes);
+    if (!window.in_place) {
+      std::memcpy(memory_ + piece.slot_offset, buffer + (piece.file_offset - window.begin),
+                  piece.bytes);
+    }
     bytes_done_ += piece.bytes;
   }
   return ok_status();

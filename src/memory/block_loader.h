@@ -15,14 +15,17 @@
 
 #include "base/file.h"
 #include "base/progress.h"
+#include "memory/arena.h"
 #include "memory/read_plan.h"
 
 namespace tandem {
 
 class BlockLoader {
  public:
-  // Short enough that a drive of 100 MB/s finishes what it began within the time a cancel may take.
-  static constexpr uint64_t kWindowBytes = uint64_t{1} << 20;
+  // One huge page: two threads that first touch the same one would both clear it, and clearing is
+  // most of the processor time that loading takes.  Four of these end within 100 ms, the time a
+  // cancel may take, at 100 MB/s.
+  static constexpr uint64_t kWindowBytes = Arena::kAlignment;
   static constexpr uint32_t kNoBlock = UINT32_MAX;
 
   BlockLoader(const ReadPlan& plan, std::vector<const ReadFile*> files, std::byte* memory)
@@ -38,7 +41,8 @@ class BlockLoader {
   struct alignas(kReadAlignment) Page {
     std::byte bytes[kReadAlignment];
   };
-  using Bounce = std::unique_ptr<Page[]>;  // kWindowBytes, aligned for direct reads
+  using Bounce =
+      std::unique_ptr<Page[]>;  // kWindowBytes, aligned for direct reads of small extents
 
   void work(const std::stop_token& stop, const CancelFlag& cancel, Page* bounce);
   Status read_window(const ReadWindow& window, Page* bounce);

@@ -20,21 +20,20 @@ struct Layout {
   std::vector<std::vector<uint64_t>> offsets;  // by block, by extent
 };
 
-// Extents one behind the other, each at a multiple of kSlotAlignment.
+// Extents one behind the other.
 Result<Layout> lay_out(const std::vector<BlockSpec>& blocks) {
   Layout layout;
   layout.offsets.reserve(blocks.size());
   for (const BlockSpec& block : blocks) {
     std::vector<uint64_t>& offsets = layout.offsets.emplace_back();
     for (const Extent& extent : block.extents) {
-      offsets.push_back(layout.bytes);
-      const auto end = checked_add(layout.bytes, extent.bytes);
-      const auto next = end ? checked_align_up(*end, BlockStore::kSlotAlignment) : std::nullopt;
-      if (!next) {
+      const auto slot = slot_for(extent, layout.bytes, BlockStore::kSlotAlignment);
+      if (!slot) {
         return invalid_argument("block " + block.name + ": the sizes of the blocks overflow")
             .in_tensor(block.name);
       }
-      layout.bytes = *next;
+      offsets.push_back(slot->begin);
+      layout.bytes = slot->next;
     }
   }
   return layout;

@@ -58,7 +58,8 @@ struct BlockStoreReport {
 // and what opening a file gives.  After load_all() failed or was cancelled it may be called again.
 class BlockStore {
  public:
-  // Slots start at multiples of this, and so does every extent in its slot.
+  // Small extents start at multiples of this; those of kMinInPlaceBytes or more where the file has
+  // them in a page.
   static constexpr uint64_t kSlotAlignment = 64;
 
   // Extents index `paths`.  Reserves addresses for all blocks; memory is taken while loading.

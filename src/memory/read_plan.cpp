@@ -3,13 +3,69 @@
 #include <algorithm>
 #include <tuple>
 
+#include "base/checked.h"
+
 namespace tandem {
 namespace {
 
-// Two extents this close share a window: reading on is cheaper than a second read.
+// Two small extents this close share a window: reading on is cheaper than a second read.
 constexpr uint64_t kMaxGapBytes = 16 * kReadAlignment;
 
+bool is_in_place(const Extent& extent) { return extent.bytes >= kMinInPlaceBytes; }
+
+uint64_t page_start(uint64_t offset) { return offset / kReadAlignment * kReadAlignment; }
+
+void add_piece(ReadPlan& plan, const ReadPiece& piece) {
+  ReadWindow& window = plan.windows.back();
+  plan.pieces.push_back(piece);
+  ++window.n_pieces;
+  window.end = std::max(window.end, piece.file_offset + piece.bytes);
+}
+
+void open_window(ReadPlan& plan, uint32_t file_index, uint64_t offset, bool in_place) {
+  plan.windows.push_back({file_index, page_start(offset), offset,
+                          static_cast<uint32_t>(plan.pieces.size()), 0, in_place});
+}
+
+void plan_in_place(ReadPlan& plan, const Placement& placement, uint64_t window_bytes) {
+  const Extent& extent = placement.extent;
+  for (uint64_t done = 0; done < extent.bytes;) {
+    const uint64_t slot = placement.slot_offset + done;
+    const uint64_t bytes = std::min(extent.bytes - done, window_bytes - slot % window_bytes);
+    open_window(plan, extent.file_index, extent.offset + done, true);
+    add_piece(plan, {placement.block, extent.offset + done, bytes, slot});
+    done += bytes;
+  }
+}
+
+void plan_gathered(ReadPlan& plan, const Placement& placement, uint64_t window_bytes) {
+  const Extent& extent = placement.extent;
+  for (uint64_t done = 0; done < extent.bytes;) {
+    const uint64_t offset = extent.offset + done;
+    const ReadWindow* last = plan.windows.empty() ? nullptr : &plan.windows.back();
+    const bool joins = last != nullptr && !last->in_place &&
+                       last->file_index == extent.file_index && offset >= last->begin &&
+                       offset <= last->end + kMaxGapBytes && offset < last->begin + window_bytes;
+    if (!joins) open_window(plan, extent.file_index, offset, false);
+    const uint64_t bytes =
+        std::min(extent.bytes - done, plan.windows.back().begin + window_bytes - offset);
+    add_piece(plan, {placement.block, offset, bytes, placement.slot_offset + done});
+    done += bytes;
+  }
+}
+
 }  // namespace
+
+std::optional<SlotRange> slot_for(const Extent& extent, uint64_t used, uint64_t alignment) {
+  const bool in_place = is_in_place(extent);
+  const auto start = checked_align_up(used, in_place ? kReadAlignment : alignment);
+  const auto begin =
+      start ? checked_add(*start, in_place ? extent.offset % kReadAlignment : 0) : std::nullopt;
+  const auto end = begin ? checked_add(*begin, extent.bytes) : std::nullopt;
+  const auto next = end ? checked_align_up(*end, in_place ? kReadAlignment : 1) : std::nullopt;
+  if (!next) return std::nullopt;
+  return SlotRange{*begin, *next};
+}
 
 ReadPlan plan_reads(std::vector<Placement> placements, uint64_t window_bytes) {
   std::sort(placements.begin(), placements.end(), [](const Placement& a, const Placement& b) {
@@ -18,25 +74,10 @@ ReadPlan plan_reads(std::vector<Placement> placements, uint64_t window_bytes) {
   });
   ReadPlan plan;
   for (const Placement& placement : placements) {
-    uint64_t done = 0;
-    while (done < placement.extent.bytes) {
-      const uint64_t offset = placement.extent.offset + done;
-      const ReadWindow* last = plan.windows.empty() ? nullptr : &plan.windows.back();
-      const bool joins = last != nullptr && last->file_index == placement.extent.file_index &&
-                         offset >= last->begin && offset <= last->end + kMaxGapBytes &&
-                         offset < last->begin + window_bytes;
-      if (!joins) {
-        plan.windows.push_back({placement.extent.file_index,
-                                offset / kReadAlignment * kReadAlignment, offset,
-                                static_cast<uint32_t>(plan.pieces.size()), 0});
-      }
-      ReadWindow& window = plan.windows.back();
-      const uint64_t bytes =
-          std::min(placement.extent.bytes - done, window.begin + window_bytes - offset);
-      plan.pieces.push_back({placement.block, offset, bytes, placement.slot_offset + done});
-      ++window.n_pieces;
-      window.end = std::max(window.end, offset + bytes);
-      done += bytes;
+    if (is_in_place(placement.extent)) {
+      plan_in_place(plan, placement, window_bytes);
+    } else {
+      plan_gathered(plan, placement, window_bytes);
     }
     plan.bytes += placement.extent.bytes;
   }

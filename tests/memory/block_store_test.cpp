@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
 #include "status_matchers.h"
@@ -24,6 +25,8 @@ struct Faults {
   int sleep_ms = 0;  // every read takes this long
   bool no_direct = false;
   double cached = -1;  // what the page cache is said to hold
+  std::mutex mutex;
+  std::vector<std::span<std::byte>> buffers;  // guarded by mutex; of all reads
 };
 
 class FaultyFile final : public ReadFile {
@@ -35,6 +38,10 @@ class FaultyFile final : public ReadFile {
 
   Status read_at(uint64_t offset, std::span<std::byte> buffer) const override {
     const int read = faults_->n_reads++;
+    {
+      const std::lock_guard lock(faults_->mutex);
+      faults_->buffers.push_back(buffer);
+    }
     if (faults_->sleep_ms > 0) {
       std::this_thread::sleep_for(std::chrono::milliseconds(faults_->sleep_ms));
     }
@@ -69,6 +76,18 @@ class BlockStoreTest : public ::testing::Test {
   static constexpr uint64_t kFileBytes = (5 << 20) + 1234;
 
   void SetUp() override {
+    SetUpFiles();
+    // A small tensor, an expert of three extents in both files, one over several windows, the tail.
+    blocks_ = {{"norm", {{0, 96, 320}}},
+               {"expert", {{0, 4128, 70000}, {1, 32, 70016}, {0, 2 << 20, 70000}}},
+               {"large", {{1, 1 << 20, (3 << 20) + 17}}},
+               {"empty", {{0, 64, 0}}},
+               {"tail", {{0, kFileBytes - 777, 777}}}};
+  }
+
+  void SetUpFiles() {
+    contents_.clear();
+    paths_.clear();
     for (int i = 0; i < 2; ++i) {
       contents_.emplace_back(kFileBytes);
       uint32_t state = 1 + static_cast<uint32_t>(i);
@@ -80,12 +99,6 @@ class BlockStoreTest : public ::testing::Test {
       const std::span<const std::byte> parts[] = {contents_.back()};
       ASSERT_THAT(write_file_atomically(paths_.back(), parts), is_ok());
     }
-    // A small tensor, an expert of three extents in both files, one over several windows, the tail.
-    blocks_ = {{"norm", {{0, 96, 320}}},
-               {"expert", {{0, 4128, 70000}, {1, 32, 70016}, {0, 2 << 20, 70000}}},
-               {"large", {{1, 1 << 20, (3 << 20) + 17}}},
-               {"empty", {{0, 64, 0}}},
-               {"tail", {{0, kFileBytes - 777, 777}}}};
   }
 
   Result<std::unique_ptr<BlockStore>> create(ReadMode mode, unsigned n_threads = 3) {
@@ -96,7 +109,12 @@ class BlockStoreTest : public ::testing::Test {
       for (size_t i = 0; i < blocks_[id].extents.size(); ++i) {
         const Extent& extent = blocks_[id].extents[i];
         const std::byte* data = store.data(id, i);
-        EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % BlockStore::kSlotAlignment, 0u);
+        const auto address = reinterpret_cast<uintptr_t>(data);
+        if (extent.bytes < kMinInPlaceBytes) {
+          EXPECT_EQ(address % BlockStore::kSlotAlignment, 0u);
+        } else {
+          EXPECT_EQ(address % kReadAlignment, extent.offset % kReadAlignment);
+        }
         EXPECT_EQ(
             std::memcmp(data, contents_[extent.file_index].data() + extent.offset, extent.bytes), 0)
             << blocks_[id].name << ' ' << i;
@@ -131,6 +149,21 @@ TEST_F(BlockStoreTest, HoldsTheFilesBytesAfterDirectReads) {
     EXPECT_EQ((*store)->report().files[0].mode, ReadFile::Mode::kDirect);
     expect_equal_to_files(**store);
   }
+}
+
+TEST_F(BlockStoreTest, DirectReadsOfLargeExtentsGoWhereTheyBelong) {
+  if (!has_direct()) GTEST_SKIP() << "no direct reads in " << folder_.path();
+  auto store = create(ReadMode::kDirect);
+  ASSERT_THAT(store, is_ok());
+  ASSERT_THAT((*store)->load_all({}, cancel_), is_ok());
+  const std::byte* large = (*store)->data(2, 0);
+  const uint64_t bytes = blocks_[2].extents[0].bytes;
+  uint64_t in_place = 0;
+  for (std::span<std::byte> buffer : faults_.buffers) {
+    if (buffer.data() >= large && buffer.data() < large + bytes) in_place += buffer.size();
+  }
+  EXPECT_EQ(in_place, bytes / kReadAlignment * kReadAlignment + kReadAlignment)
+      << "whole pages, each once";
 }
 
 TEST_F(BlockStoreTest, ReportsWhatItHoldsAndHowItRead) {
@@ -222,10 +255,14 @@ TEST_F(BlockStoreTest, LoadsAgainAfterAnError) {
 }
 
 TEST_F(BlockStoreTest, SurvivesAFileCutShortWhileItIsRead) {
-  faults_.end_at = 3;
-  auto store = create(ReadMode::kBuffered, 1);
-  ASSERT_THAT(store, is_ok());
-  EXPECT_THAT((*store)->load_all({}, cancel_), fails_with(Code::kIo, HasSubstr("ended at byte")));
+  for (ReadMode mode : {ReadMode::kBuffered, ReadMode::kDirect}) {
+    if (mode == ReadMode::kDirect && !has_direct()) continue;
+    auto store = create(mode, 1);
+    ASSERT_THAT(store, is_ok());
+    faults_.end_at = faults_.n_reads + 2;
+    EXPECT_THAT((*store)->load_all({}, cancel_), fails_with(Code::kIo, HasSubstr("ended at byte")));
+    SetUpFiles();
+  }
 }
 
 TEST_F(BlockStoreTest, RefusesExtentsPastTheEnd) {

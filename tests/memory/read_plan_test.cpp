@@ -43,14 +43,54 @@ void expect_windows_hold_their_pieces(const ReadPlan& plan) {
   EXPECT_EQ(next, plan.pieces.size());
 }
 
-TEST(ReadPlan, CutsALargeExtentIntoAlignedWindows) {
+void expect_pages_read_in_place_belong_to_one(const std::vector<Placement>& placements,
+                                              const ReadPlan& plan) {
+  for (const ReadWindow& window : plan.windows) {
+    if (!window.in_place) continue;
+    const ReadPiece& piece = plan.pieces[window.first_piece];
+    EXPECT_EQ(window.n_pieces, 1u);
+    EXPECT_EQ(piece.slot_offset % kReadAlignment, piece.file_offset % kReadAlignment);
+    const uint64_t begin = piece.slot_offset / kReadAlignment * kReadAlignment;
+    const uint64_t end = piece.slot_offset + piece.bytes + kReadAlignment - 1;
+    for (const Placement& other : placements) {
+      if (other.block == piece.block || other.extent.bytes == 0) continue;
+      EXPECT_TRUE(other.slot_offset >= end / kReadAlignment * kReadAlignment ||
+                  other.slot_offset + other.extent.bytes <= begin);
+    }
+  }
+}
+
+TEST(ReadPlan, CutsASmallExtentIntoAlignedWindows) {
   const std::vector<Placement> placements = {{0, {0, 100, 10 * kReadAlignment}, 0}};
   const ReadPlan plan = plan_reads(placements, kWindow);
   ASSERT_EQ(plan.windows.size(), 3u);
   EXPECT_EQ(plan.windows[0].begin, 0u);
   EXPECT_EQ(plan.windows[1].begin, kWindow);
   EXPECT_EQ(plan.bytes, 10 * kReadAlignment);
+  EXPECT_FALSE(plan.windows[0].in_place);
   expect_covered(placements, plan);
+}
+
+TEST(ReadPlan, CutsALargeExtentWhereTheArenaHasMultiples) {
+  const Extent extent{0, 5 * kReadAlignment + 32, kMinInPlaceBytes};
+  const auto slot = slot_for(extent, 100, 64);
+  ASSERT_TRUE(slot);
+  EXPECT_EQ(slot->begin, kReadAlignment + 32);
+  EXPECT_EQ(slot->next, kReadAlignment * 2 + kMinInPlaceBytes);
+  const ReadPlan plan = plan_reads({{0, extent, slot->begin}}, kWindow);
+  ASSERT_EQ(plan.windows.size(), 5u);
+  for (const ReadWindow& window : plan.windows) {
+    EXPECT_TRUE(window.in_place);
+    const ReadPiece& piece = plan.pieces[window.first_piece];
+    EXPECT_EQ(piece.slot_offset / kWindow, (piece.slot_offset + piece.bytes - 1) / kWindow);
+  }
+  expect_covered({{0, extent, slot->begin}}, plan);
+}
+
+TEST(ReadPlan, GivesNoSlotBeyondTheLargestAddress) {
+  for (uint64_t bytes : {uint64_t{1}, kMinInPlaceBytes, UINT64_MAX}) {
+    EXPECT_FALSE(slot_for({0, 4095, bytes}, UINT64_MAX - 62, 64)) << bytes;
+  }
 }
 
 TEST(ReadPlan, ReadsNeighboursTogetherInFileOrder) {
@@ -79,11 +119,14 @@ TEST(ReadPlan, CoversAnyLayoutExactlyOnce) {
     for (uint32_t block = 0; block < 20; ++block) {
       // Extents of different blocks may overlap: two blocks may share weights.
       const Extent extent{static_cast<uint32_t>(random() % 2), random() % 300000 / 32 * 32,
-                          random() % 70000};
-      placements.push_back({block, extent, slot});
-      slot += extent.bytes + 64;
+                          random() % 140000};
+      const auto range = slot_for(extent, slot, 64);
+      ASSERT_TRUE(range);
+      placements.push_back({block, extent, range->begin});
+      slot = range->next;
     }
     const ReadPlan plan = plan_reads(placements, kWindow);
+    expect_pages_read_in_place_belong_to_one(placements, plan);
     expect_windows_hold_their_pieces(plan);
     expect_covered(placements, plan);
   }
