@@ -292,24 +292,27 @@ TEST_F(BlockStoreTest, NamesAMissingFile) {
 }
 
 TEST_F(BlockStoreTest, CancelEndsLoadingSoonAndLeavesAStoreThatLoads) {
-  faults_.sleep_ms = 20;
-  auto store = create(ReadMode::kBuffered, 1);
-  ASSERT_THAT(store, is_ok());
-  const auto start = Clock::now();
-  std::jthread canceller([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(30));
-    cancel_.cancel();
-  });
-  EXPECT_THAT((*store)->load_all({}, cancel_),
-              fails_with(Code::kCancelled, HasSubstr("cancelled")));
-  EXPECT_LT(seconds_since(start), 0.030 + 0.020 + 0.5)
-      << "generous: other programs share the machine";
-  EXPECT_FALSE((*store)->resident());
-  canceller.join();
-  cancel_.reset();
-  faults_.sleep_ms = 0;
-  ASSERT_THAT((*store)->load_all({}, cancel_), is_ok());
-  expect_equal_to_files(**store);
+  for (ReadMode mode : {ReadMode::kBuffered, ReadMode::kDirect}) {
+    if (mode == ReadMode::kDirect && !has_direct()) continue;
+    faults_.sleep_ms = 20;
+    auto store = create(mode, 1);
+    ASSERT_THAT(store, is_ok());
+    const auto start = Clock::now();
+    std::jthread canceller([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(30));
+      cancel_.cancel();
+    });
+    EXPECT_THAT((*store)->load_all({}, cancel_),
+                fails_with(Code::kCancelled, HasSubstr("cancelled")));
+    EXPECT_LT(seconds_since(start), 0.030 + 0.020 + 0.5)
+        << "generous: other programs share the machine";
+    EXPECT_FALSE((*store)->resident());
+    canceller.join();
+    cancel_.reset();
+    faults_.sleep_ms = 0;
+    ASSERT_THAT((*store)->load_all({}, cancel_), is_ok());
+    expect_equal_to_files(**store);
+  }
 }
 
 TEST_F(BlockStoreTest, ACancelBeforeTheStartReadsNothing) {
