@@ -13,9 +13,12 @@ static int fail(tandem_error* error) {
   return 1;
 }
 
-static char* copy(const char* text) {
-  char* result = malloc(strlen(text) + 1);
-  return result == NULL ? NULL : strcpy(result, text);
+static tandem_message message(const char* role, const char* text) {
+  tandem_message result = TANDEM_INIT(tandem_message);
+  char* copy = malloc(strlen(text) + 1);
+  result.role = role;
+  result.content = copy == NULL ? NULL : strcpy(copy, text);
+  return result;
 }
 
 /* Prints the answer's pieces and collects them; 0 when the session fails. */
@@ -53,15 +56,13 @@ int main(int argc, char** argv) {
          fgets(text, sizeof text, stdin) != NULL) {
     tandem_request request = TANDEM_INIT(tandem_request);
     text[strcspn(text, "\n")] = '\0';
-    messages[n].role = "user";
-    messages[n++].content = copy(text);
+    messages[n++] = message("user", text);
     /* All of them: the session evaluates only what it does not hold yet. */
     request.messages = messages;
     request.n_messages = n;
     if (tandem_session_submit(session, &request, &error) != TANDEM_OK) return fail(error);
     if (!answer(session, text, &error)) return fail(error);
-    messages[n].role = "assistant";
-    messages[n++].content = copy(text);
+    messages[n++] = message("assistant", text);
   }
   while (n > 0) free((char*)messages[--n].content);
   tandem_session_free(session);

@@ -1,13 +1,15 @@
 #include "kernels_cpu/dispatch.h"
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 #include <string_view>
 
 #include "kernels_cpu/scalar.h"
 #if defined(TANDEM_KERNELS_X86)
+#include "base/cpu_features.h"
 #include "kernels_cpu/avx2.h"
 #include "kernels_cpu/avx512.h"
-#include "kernels_cpu/cpu_features.h"
 #endif
 
 namespace tandem::cpu {
@@ -86,9 +88,18 @@ constexpr KernelTable make_avx512_table() {
 constexpr KernelTable kAvx2Table = make_avx2_table();
 constexpr KernelTable kAvx512Table = make_avx512_table();
 
+// What the files of each table are compiled for, in CMakeLists.txt.
+constexpr const char* kAvx2Needs[] = {"avx", "avx2", "fma", "f16c"};
+constexpr const char* kAvx512Needs[] = {"avx512f", "avx512bw", "avx512vl", "avx512dq",
+                                        "avx512_vnni"};
+
 const KernelTable* vector_table_for(Isa isa) {
-  if (isa == Isa::kAvx512) return has_avx512() ? &kAvx512Table : nullptr;
-  return has_avx2() ? &kAvx2Table : nullptr;
+  const CpuFeatures processor = read_cpu_features();
+  const auto has = [&processor](const char* name) { return processor.has(name); };
+  if (!std::all_of(std::begin(kAvx2Needs), std::end(kAvx2Needs), has)) return nullptr;
+  if (isa == Isa::kAvx2) return &kAvx2Table;
+  const bool avx512 = std::all_of(std::begin(kAvx512Needs), std::end(kAvx512Needs), has);
+  return avx512 ? &kAvx512Table : nullptr;
 }
 #else
 const KernelTable* vector_table_for(Isa) { return nullptr; }

@@ -6,12 +6,13 @@
  *     *error is not touched.  Outputs are written only on success unless stated.
  *  2. Every struct starts with `struct_bytes`, set by whoever makes it to sizeof the struct; fields past what the
  *     library or the caller knows are treated as zero.  TANDEM_INIT does it:  tandem_request r = TANDEM_INIT(tandem_request);
- *     In options a zero means "the default", which is written beside the field.
+ *     In options a zero means "the default", which is written beside the field.  Elements of an array all have the
+ *     size of the first one, which is the distance between them.  A struct inside a struct is a pointer.
  *  3. Strings are UTF-8 and zero-terminated unless a length stands beside them.  A `const char*` in a struct
  *     filled by the library belongs to the object named in its comment.  What a call returns through
  *     `char**` is freed with tandem_string_free.
- *  4. Objects are opaque and freed by tandem_<noun>_free, which takes NULL.  A model must outlive its engines,
- *     an engine its sessions.
+ *  4. Objects are opaque and freed by tandem_<noun>_free, which takes NULL, in any order: an engine keeps its model
+ *     alive, a session its engine.  So weights stay in memory until their engine and all its sessions are freed.
  *  5. Threads: a model and an engine may be used from any threads at once.  A session serves one caller at a time: a
  *     second one gets TANDEM_ERROR_BUSY.  tandem_session_cancel, tandem_session_next_event and
  *     tandem_session_event_fd may be called beside any other call of the same session.
@@ -87,10 +88,9 @@ TANDEM_API const char* tandem_version(void) TANDEM_NOEXCEPT;
 /* ---- Progress and cancelling of long calls ---------------------------------------------------------------------- */
 
 typedef enum tandem_stage {
-  TANDEM_STAGE_LOAD = 0,     /* bytes */
-  TANDEM_STAGE_PROMPT = 1,   /* tokens */
-  TANDEM_STAGE_GENERATE = 2, /* tokens */
-  TANDEM_STAGE_WRITE = 3     /* bytes */
+  TANDEM_STAGE_LOAD = 0,   /* bytes */
+  TANDEM_STAGE_PROMPT = 1, /* tokens */
+  TANDEM_STAGE_WRITE = 2   /* bytes */
 } tandem_stage;
 
 typedef struct tandem_progress {
@@ -167,6 +167,7 @@ TANDEM_API tandem_code tandem_model_detokenize(const tandem_model* model, const 
                                                tandem_error** error) TANDEM_NOEXCEPT;
 
 typedef struct tandem_message {
+  size_t struct_bytes;
   const char* role; /* "system", "user", "assistant" */
   const char* content;
 } tandem_message;
@@ -180,17 +181,19 @@ TANDEM_API tandem_code tandem_model_count_tokens(const tandem_model* model, cons
 TANDEM_API tandem_code tandem_model_render(const tandem_model* model, const tandem_message* messages, size_t n_messages,
                                            char** text, tandem_error** error) TANDEM_NOEXCEPT;
 
-/* Sampling.  The order: penalties, top-k, top-p, min-p, temperature. */
+/* Sampling.  The order: penalties, top-k, top-p, min-p, temperature.  A zero turns each of them off, so that
+ * TANDEM_INIT and a temperature alone draw from all tokens; what the model recommends comes from
+ * tandem_model_default_sampling. */
 typedef struct tandem_sampling {
   size_t struct_bytes;
   float temperature; /* 0: always the likeliest token */
   int32_t top_k;     /* 0: off */
-  float top_p;       /* 1: off */
+  float top_p;       /* 0 or 1: off */
   float min_p;       /* 0: off */
-  float repeat_penalty;    /* 1: off */
+  float repeat_penalty;    /* 0 or 1: off */
   float frequency_penalty; /* 0: off */
   float presence_penalty;  /* 0: off */
-  int32_t repeat_last_n;   /* how many tokens the penalties look back */
+  int32_t repeat_last_n;   /* how many tokens the penalties look back; 0: none, which turns them off */
   uint64_t seed;
 } tandem_sampling;
 
@@ -220,7 +223,7 @@ typedef struct tandem_engine_options {
   tandem_progress_fn progress; /* called on the thread that loads */
   void* progress_user;
   tandem_cancel* cancel;      /* may be NULL; must outlive the call */
-  tandem_log_fn log;          /* notes about fallbacks; may be NULL */
+  tandem_log_fn log;          /* notes about fallbacks, until the engine and its sessions are freed; may be NULL */
   void* log_user;
 } tandem_engine_options;
 
@@ -328,7 +331,7 @@ typedef struct tandem_event {
   size_t text_bytes;
   int32_t token;           /* TOKEN */
   float log_probability;   /* TOKEN: natural logarithm, before temperature and filters */
-  tandem_progress progress; /* PROGRESS */
+  const tandem_progress* progress; /* PROGRESS, else NULL */
   /* DONE: */
   tandem_finish finish;
   const tandem_error* error;   /* with TANDEM_FINISH_ERROR, else NULL */

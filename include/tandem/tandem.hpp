@@ -7,9 +7,10 @@
 //
 // Threading: that of the C functions; see the numbered conventions in c.h.
 // Ownership: classes own what they hold, move only, and release it when they go. A moved-from
-// object may only be assigned to or destroyed. A Model must outlive its Engines, an Engine its
-// Sessions. Errors: calls that can fail return Expected<T>; nothing here throws by itself. A
-// callback must not throw.
+// object may only be assigned to or destroyed. They may go in any order: an Engine keeps its Model
+// alive, a Session its Engine.
+// Errors: calls that can fail return Expected<T>; nothing here throws by itself. A callback must not
+// throw.
 #ifndef TANDEM_TANDEM_HPP
 #define TANDEM_TANDEM_HPP
 
@@ -118,6 +119,17 @@ struct Freer {
   }
 };
 
+// Frees an object, and then what its callbacks use. (Assigning to a unique_ptr frees the old object
+// before it replaces the old deleter, so the order holds there as well.)
+template <auto Free, typename Kept>
+struct FreerKeeping {
+  Kept kept;
+  template <typename T>
+  void operator()(T* object) const {
+    Free(object);
+  }
+};
+
 inline std::string take_string(char* text) {
   std::string copy(text == nullptr ? "" : text);
   tandem_string_free(text);
@@ -155,7 +167,7 @@ inline std::vector<tandem_message> views_of(std::span<const Message> messages) {
   std::vector<tandem_message> views;
   views.reserve(messages.size());
   for (const Message& message : messages) {
-    views.push_back({message.role.c_str(), message.content.c_str()});
+    views.push_back({sizeof(tandem_message), message.role.c_str(), message.content.c_str()});
   }
   return views;
 }
@@ -257,19 +269,19 @@ struct EngineOptions {
   bool force = false;
   ProgressFunction progress;  // called on the thread that loads
   Cancel* cancel = nullptr;
-  std::function<void(tandem_log_level, std::string_view)>
-      log;  // may be called as long as the engine lives
+  // May be called as long as the engine or one of its sessions lives.
+  std::function<void(tandem_log_level, std::string_view)> log;
 };
 
 // A model's weights in memory and the threads that compute.
 //
-// Threading: const methods from any thread at once. Ownership: keeps the log function; info()
-// points into the engine. Errors: load() gives TANDEM_ERROR_OUT_OF_MEMORY with the numbers before
+// Threading: const methods from any thread at once. Ownership: keeps the log function, and so do its
+// sessions; info() points into the engine. Errors: load() gives TANDEM_ERROR_OUT_OF_MEMORY with the numbers before
 // anything is read.
 class Engine {
  public:
   static Expected<Engine> load(const Model& model, EngineOptions options = {}) {
-    auto kept = std::make_unique<EngineOptions>(std::move(options));
+    const auto kept = std::make_shared<EngineOptions>(std::move(options));
     auto c_options = make<tandem_engine_options>();
     c_options.n_threads = kept->n_threads;
     c_options.n_context = kept->n_context;
@@ -292,7 +304,7 @@ class Engine {
     tandem_engine* handle = nullptr;
     auto done = detail::call(tandem_engine_create, model.get(), &c_options, &handle);
     if (!done) return done.error();
-    return Engine(handle, std::move(kept));
+    return Engine({handle, {kept}});
   }
 
   Expected<tandem_engine_info> info() const {
@@ -315,10 +327,12 @@ class Engine {
   tandem_engine* get() const { return handle_.get(); }
 
  private:
-  Engine(tandem_engine* handle, std::unique_ptr<EngineOptions> options)
-      : options_(std::move(options)), handle_(handle) {}
-  std::unique_ptr<EngineOptions> options_;  // before handle_: the engine may log until it is freed
-  std::unique_ptr<tandem_engine, detail::Freer<tandem_engine_free>> handle_;
+  friend class Session;
+  using Options = std::shared_ptr<EngineOptions>;  // what the engine's callbacks use
+  using Handle =
+      std::unique_ptr<tandem_engine, detail::FreerKeeping<tandem_engine_free, Options>>;
+  explicit Engine(Handle handle) : handle_(std::move(handle)) {}
+  Handle handle_;
 };
 
 // How an answer is made; what is left alone is the default written in c.h.
@@ -338,20 +352,26 @@ inline std::string_view text_of(const Event& event) {
                                : std::string_view(event.text, event.text_bytes);
 }
 
+struct SessionOptions {
+  uint32_t n_context = 0;     // 0: the engine's
+  uint32_t queue_events = 0;  // events that may wait before the session pauses; 0: 256
+};
+
 // One conversation.
 //
 // Threading: one caller at a time (a second one gets TANDEM_ERROR_BUSY); cancel(), next_event() and
-// event_fd() beside it. Ownership: events point into the session. Errors: those of a running
-// request come in its DONE event.
+// event_fd() beside it. Ownership: events point into the session; keeps its callback and its engine.
+// Errors: those of a running request come in its DONE event.
 class Session {
  public:
-  static Expected<Session> create(const Engine& engine, uint32_t n_context = 0) {
-    auto options = make<tandem_session_options>();
-    options.n_context = n_context;
+  static Expected<Session> create(const Engine& engine, const SessionOptions& options = {}) {
+    auto c_options = make<tandem_session_options>();
+    c_options.n_context = options.n_context;
+    c_options.queue_events = options.queue_events;
     tandem_session* handle = nullptr;
-    auto done = detail::call(tandem_session_create, engine.get(), &options, &handle);
+    auto done = detail::call(tandem_session_create, engine.get(), &c_options, &handle);
     if (!done) return done.error();
-    return Session(handle);
+    return Session({handle, {{engine.handle_.get_deleter().kept, nullptr}}});
   }
 
   // The whole conversation so far; only what is new is evaluated.
@@ -389,6 +409,22 @@ class Session {
     if (!done) return done.error();
     return fd;
   }
+  // Events go to `callback` instead of next_event(), on a thread of this session's own; an empty
+  // one goes back to the queue. TANDEM_ERROR_BUSY while a request runs, and from the callback itself.
+  using EventFunction = std::function<void(const Event&)>;
+  Expected<> set_callback(EventFunction callback) {
+    auto kept = std::make_unique<EventFunction>(std::move(callback));
+    tandem_event_fn forward = nullptr;
+    if (*kept) {
+      forward = [](void* user, const tandem_event* event) {
+        (*static_cast<const EventFunction*>(user))(*event);
+      };
+    }
+    auto done = detail::call(tandem_session_set_callback, handle_.get(), forward,
+                             static_cast<void*>(kept.get()));
+    if (done) handle_.get_deleter().kept.callback = std::move(kept);
+    return done;
+  }
   void cancel() { tandem_session_cancel(handle_.get()); }
 
   // visit(index, logits) for each token, on a thread of the library; false stops. Blocks.
@@ -422,7 +458,7 @@ class Session {
     tandem_session* handle = nullptr;
     auto done = detail::call(tandem_session_fork, handle_.get(), &handle);
     if (!done) return done.error();
-    return Session(handle);
+    return Session({handle, {{handle_.get_deleter().kept.engine, nullptr}}});
   }
   Expected<> save(const std::string& path) {
     return detail::call(tandem_session_save, handle_.get(), path.c_str());
@@ -438,7 +474,13 @@ class Session {
   }
 
  private:
-  explicit Session(tandem_session* handle) : handle_(handle) {}
+  struct Kept {
+    Engine::Options engine;
+    std::unique_ptr<EventFunction> callback;
+  };
+  using Handle =
+      std::unique_ptr<tandem_session, detail::FreerKeeping<tandem_session_free, Kept>>;
+  explicit Session(Handle handle) : handle_(std::move(handle)) {}
 
   Expected<> submit(tandem_request& request, const AnswerOptions& options) {
     std::vector<const char*> stop;
@@ -454,7 +496,7 @@ class Session {
                         static_cast<const tandem_request*>(&request));
   }
 
-  std::unique_ptr<tandem_session, detail::Freer<tandem_session_free>> handle_;
+  Handle handle_;
 };
 
 // Measures how fast this machine reads memory; keeps its buffers between measurements.

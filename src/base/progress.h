@@ -27,11 +27,11 @@ inline const CancelFlag& or_never(const CancelFlag* cancel) {
   return cancel != nullptr ? *cancel : never;
 }
 
-enum class Stage : int { kLoad = 0, kPrompt = 1, kGenerate = 2 };
+enum class Stage : int { kLoad = 0, kPrompt = 1, kWrite = 2 };
 
 struct Progress {
   Stage stage = Stage::kLoad;
-  uint64_t done = 0;       // bytes for kLoad, tokens otherwise
+  uint64_t done = 0;       // tokens for kPrompt, bytes otherwise
   uint64_t total = 0;      // 0 when unknown
   double eta_seconds = 0;  // from the average rate so far; 0 when unknown
 };

@@ -64,7 +64,7 @@ Answer receive(Console& console, api::Session& session, bool stream) {
       continue;
     }
     if (event->kind == TANDEM_EVENT_PROGRESS) {
-      bar.update(event->progress.done, event->progress.total, event->progress.eta_seconds);
+      bar.update(event->progress->done, event->progress->total, event->progress->eta_seconds);
       continue;
     }
     bar.clear();

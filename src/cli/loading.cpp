@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <regex>
 #include <utility>
 
 #include "interrupts.h"
@@ -47,6 +48,12 @@ api::EngineOptions options_of(const LoadFlags& flags) {
                                                : TANDEM_READ_AUTO;
   options.kv_type = flags.kv == "f32" ? TANDEM_KV_F32 : TANDEM_KV_F16;
   return options;
+}
+
+// The library's advice for a model that does not fit, with the flags that follow it.
+std::string with_flags(const std::string& advice) {
+  const std::regex context("a context of at most ([0-9]+) tokens");
+  return std::regex_replace(advice, context, "$& (--ctx $1)") + ", or --force";
 }
 
 }  // namespace
@@ -101,7 +108,10 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
       console.line("interrupted: loaded " + bar.amount() + "; nothing was kept.");
       exit_code = kExitInterrupted;
     } else {
-      exit_code = console.fail(engine.error());
+      api::Error failure = engine.error();
+      const bool too_large = failure.code == TANDEM_ERROR_OUT_OF_MEMORY && !flags.force;
+      if (too_large) failure.suggestion = with_flags(failure.suggestion);
+      exit_code = console.fail(failure);
     }
     return std::nullopt;
   }

@@ -258,7 +258,7 @@ class Synthesizer {
   Status write_chunks(const ProgressCallback& progress, const CancelFlag& cancel) {
     uint64_t total = 0, done = 0;
     for (const Fill& tensor : fills_) total += tensor.bytes;
-    ProgressMeter meter(Stage::kLoad, total, progress);
+    ProgressMeter meter(Stage::kWrite, total, progress);
     MakeInOrder work;
     work.n_pieces = chunks_.size();
     work.piece_bytes = kChunkBytes;

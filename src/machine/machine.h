@@ -16,8 +16,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cpu_features.h"
 #include "base/result.h"
-#include "machine/cpu_features.h"
 #include "machine/drives.h"
 #include "machine/free_memory.h"
 #include "machine/topology.h"

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "base/result.h"
@@ -21,12 +22,13 @@
 #include "runtime/session.h"
 #include "tandem/c.h"
 
+// Handles share what they stand for, so that a host may free them in any order.
 struct tandem_model {
-  std::unique_ptr<const tandem::Model> model;
+  std::shared_ptr<const tandem::Model> model;
 };
 
 struct tandem_engine {
-  std::unique_ptr<tandem::Engine> engine;
+  std::shared_ptr<tandem::Engine> engine;  // its deleter holds the model
 };
 
 struct tandem_cancel {
@@ -59,12 +61,12 @@ tandem_code guarded(tandem_error** error, Body body) noexcept {
     if ((argument) == nullptr) return ::tandem::invalid_argument(#argument " is NULL"); \
   } while (false)
 
-Status check_struct_bytes(size_t struct_bytes, size_t alignment, const char* name);
+Status check_struct_bytes(size_t struct_bytes, size_t alignment, const std::string& name);
 
 // A caller's struct as this library knows it: fields past the caller's are zero.  NULL gives the
 // defaults.
 template <typename T>
-Result<T> read_struct(const T* in, const char* name) {
+Result<T> read_struct(const T* in, const std::string& name) {
   T known = {};
   known.struct_bytes = sizeof(T);
   if (in == nullptr) return known;
@@ -88,9 +90,33 @@ void write_struct(const T& value, T* out) {
 
 // Checks, then fills.
 template <typename T>
-Status fill_struct(const T& value, T* out, const char* name) {
+Status fill_struct(const T& value, T* out, const std::string& name) {
   TANDEM_RETURN_IF_ERROR(check_struct_bytes(out->struct_bytes, alignof(T), name));
   write_struct(value, out);
+  return ok_status();
+}
+
+// Element i of a caller's array of structs (T may be const), whose size need not be ours. Requires:
+// check_elements passed for more than i elements.
+template <typename T>
+T* element(T* array, size_t i) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
+  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(array) + i * array->struct_bytes);
+}
+
+// The first element says how large all of them are.
+template <typename T>
+Status check_elements(const T* array, size_t n, const std::string& name) {
+  for (size_t i = 0; i < n; ++i) {
+    const size_t bytes = element(array, i)->struct_bytes;
+    const std::string element_name = name + "[" + std::to_string(i) + "]";
+    TANDEM_RETURN_IF_ERROR(check_struct_bytes(bytes, alignof(T), element_name));
+    if (bytes != array->struct_bytes) {
+      return invalid_argument(element_name + ".struct_bytes is " + std::to_string(bytes) +
+                              ", that of " + name + "[0] is " +
+                              std::to_string(array->struct_bytes));
+    }
+  }
   return ok_status();
 }
 

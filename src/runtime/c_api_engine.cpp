@@ -60,6 +60,13 @@ Result<EngineOptions> read_options(const tandem_engine_options* options) {
   return out;
 }
 
+// The engine refers to its model, which therefore goes after it.
+std::shared_ptr<Engine> keep_model(std::unique_ptr<Engine> engine,
+                                   std::shared_ptr<const Model> model) {
+  return {engine.release(),
+          [model = std::move(model)](Engine* last) { std::default_delete<Engine>()(last); }};
+}
+
 tandem_engine_info info_of(const EngineInfo& from) {
   tandem_engine_info info = {};
   info.struct_bytes = sizeof(info);
@@ -85,23 +92,12 @@ tandem_tier_report report_of(const TierReport& from) {
   return report;
 }
 
-// The caller's element size is the first one's struct_bytes, which may not be ours.
 Status give_tiers(const std::vector<TierReport>& all, tandem_tier_report* tiers, size_t capacity) {
   if (capacity == 0) return ok_status();
   TANDEM_REQUIRE_ARGUMENT(tiers);
-  const size_t stride = tiers->struct_bytes;
-  TANDEM_RETURN_IF_ERROR(check_struct_bytes(stride, alignof(tandem_tier_report), "tiers[0]"));
   const size_t n = std::min(capacity, all.size());
-  const auto at = [&](size_t i) {
-    return reinterpret_cast<tandem_tier_report*>(reinterpret_cast<std::byte*>(tiers) + i * stride);
-  };
-  for (size_t i = 0; i < n; ++i) {
-    if (at(i)->struct_bytes != stride) {
-      return invalid_argument("tiers[" + std::to_string(i) +
-                              "].struct_bytes differs from that of tiers[0]");
-    }
-  }
-  for (size_t i = 0; i < n; ++i) write_struct(report_of(all[i]), at(i));
+  TANDEM_RETURN_IF_ERROR(check_elements(tiers, n, "tiers"));
+  for (size_t i = 0; i < n; ++i) write_struct(report_of(all[i]), element(tiers, i));
   return ok_status();
 }
 
@@ -120,7 +116,9 @@ tandem_code tandem_engine_create(const tandem_model* model, const tandem_engine_
     TANDEM_REQUIRE_ARGUMENT(out);
     TANDEM_ASSIGN_OR_RETURN(EngineOptions read, read_options(options));
     auto object = std::make_unique<tandem_engine>();
-    TANDEM_ASSIGN_OR_RETURN(object->engine, Engine::create(*model->model, std::move(read)));
+    TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                            Engine::create(*model->model, std::move(read)));
+    object->engine = keep_model(std::move(engine), model->model);
     *out = object.release();
     return ok_status();
   });

@@ -82,11 +82,11 @@ tandem_code report_exception(tandem_error** error) noexcept {
   }
 }
 
-Status check_struct_bytes(size_t struct_bytes, size_t alignment, const char* name) {
+Status check_struct_bytes(size_t struct_bytes, size_t alignment, const std::string& name) {
   const bool plausible = struct_bytes >= sizeof(size_t) && struct_bytes <= kMaxStructBytes &&
                          struct_bytes % alignment == 0;
   if (plausible) return ok_status();
-  return invalid_argument(std::string(name) + ".struct_bytes is " + std::to_string(struct_bytes) +
+  return invalid_argument(name + ".struct_bytes is " + std::to_string(struct_bytes) +
                           ", expected the struct's size")
       .suggest("initialise the struct with TANDEM_INIT");
 }

@@ -7,12 +7,14 @@ namespace tandem::c_api {
 
 Result<std::vector<ChatMessage>> read_messages(const tandem_message* messages, size_t n_messages) {
   TANDEM_REQUIRE_ARGUMENT(messages);
+  TANDEM_RETURN_IF_ERROR(check_elements(messages, n_messages, "messages"));
   std::vector<ChatMessage> read;
   for (size_t i = 0; i < n_messages; ++i) {
     const std::string name = "messages[" + std::to_string(i) + "]";
-    if (messages[i].role == nullptr) return invalid_argument(name + ".role is NULL");
-    if (messages[i].content == nullptr) return invalid_argument(name + ".content is NULL");
-    read.push_back({messages[i].role, messages[i].content});
+    TANDEM_ASSIGN_OR_RETURN(const tandem_message message, read_struct(element(messages, i), name));
+    if (message.role == nullptr) return invalid_argument(name + ".role is NULL");
+    if (message.content == nullptr) return invalid_argument(name + ".content is NULL");
+    read.push_back({message.role, message.content});
   }
   return read;
 }

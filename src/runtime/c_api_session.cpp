@@ -5,13 +5,26 @@
 
 #include "runtime/c_api.h"
 
+namespace tandem::c_api {
+
+// What a tandem_event points to beside its text.
+struct EventParts {
+  tandem_progress progress = {};
+  tandem_error error = {};
+};
+
+}  // namespace tandem::c_api
+
 struct tandem_session {
-  explicit tandem_session(std::unique_ptr<tandem::Session> s) : session(std::move(s)) {}
+  tandem_session(std::shared_ptr<tandem::Engine> of, std::unique_ptr<tandem::Session> s)
+      : engine(std::move(of)), session(std::move(s)) {}
+
+  const std::shared_ptr<tandem::Engine> engine;  // first: the session refers to it
 
   // What the last event's pointers refer to; belongs to the Consumer.  (Callbacks refer to the event that they are
   // given.)
   tandem::Event event;
-  tandem_error event_error = {};
+  tandem::c_api::EventParts event_parts;
 
   std::unique_ptr<tandem::Session> session;  // last: it goes first, with the thread that calls back
 };
@@ -88,24 +101,26 @@ Result<SessionOptions> read_options(const tandem_session_options* options) {
   return out;
 }
 
-// The pointers refer to `event` and `error`.
-tandem_event event_view(const Event& event, tandem_error& error) {
+// The pointers refer to `event` and `parts`.
+tandem_event event_view(const Event& event, EventParts& parts) {
   tandem_event view = {};
   view.struct_bytes = sizeof(view);
   view.kind = static_cast<tandem_event_kind>(event.kind);
   view.text = "";
-  view.progress.struct_bytes = sizeof(view.progress);
   if (event.kind == EventKind::kNone) return view;  // the rest of `event` is that of an earlier one
   view.text = event.text.c_str();
   view.text_bytes = event.text.size();
   view.token = event.token;
   view.log_probability = event.log_probability;
-  view.progress = progress_of(event.progress);
+  if (event.kind == EventKind::kProgress) {
+    parts.progress = progress_of(event.progress);
+    view.progress = &parts.progress;
+  }
   if (event.kind != EventKind::kDone) return view;
   view.finish = static_cast<tandem_finish>(event.finish);
   if (event.finish == Finish::kError) {
-    error = error_view(event.error);
-    view.error = &error;
+    parts.error = error_view(event.error);
+    view.error = &parts.error;
   }
   view.n_prompt_tokens = event.n_prompt_tokens;
   view.n_prompt_evaluated = event.n_prompt_evaluated;
@@ -133,7 +148,7 @@ tandem_code tandem_session_create(tandem_engine* engine, const tandem_session_op
     TANDEM_ASSIGN_OR_RETURN(const SessionOptions read, read_options(options));
     TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<Session> session,
                             Session::create(*engine->engine, read));
-    *out = new tandem_session(std::move(session));
+    *out = new tandem_session(engine->engine, std::move(session));
     return ok_status();
   });
 }
@@ -160,7 +175,7 @@ tandem_code tandem_session_next_event(tandem_session* session, int timeout_ms, t
     Session::Consumer consumer(*session->session);
     TANDEM_RETURN_IF_ERROR(consumer.status());
     consumer.next(timeout_ms, session->event);
-    write_struct(event_view(session->event, session->event_error), event);
+    write_struct(event_view(session->event, session->event_parts), event);
     return ok_status();
   });
 }
@@ -181,8 +196,8 @@ tandem_code tandem_session_set_callback(tandem_session* session, tandem_event_fn
     TANDEM_REQUIRE_ARGUMENT(session);
     if (callback == nullptr) return session->session->set_callback({});
     return session->session->set_callback([callback, user](const Event& event) {
-      tandem_error of_event = {};
-      const tandem_event view = event_view(event, of_event);
+      EventParts parts;
+      const tandem_event view = event_view(event, parts);
       callback(user, &view);
     });
   });
@@ -234,7 +249,7 @@ tandem_code tandem_session_fork(tandem_session* session, tandem_session** out,
     TANDEM_REQUIRE_ARGUMENT(session);
     TANDEM_REQUIRE_ARGUMENT(out);
     TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<Session> copy, session->session->fork());
-    *out = new tandem_session(std::move(copy));
+    *out = new tandem_session(session->engine, std::move(copy));
     return ok_status();
   });
 }

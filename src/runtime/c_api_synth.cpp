@@ -39,16 +39,8 @@ tandem_code tandem_synthesize(const char* output_path, const tandem_synth_option
     TANDEM_REQUIRE_ARGUMENT(options);
     TANDEM_ASSIGN_OR_RETURN(const tandem_synth_options in, read_struct(options, "options"));
     TANDEM_ASSIGN_OR_RETURN(const SynthOptions read, read_options(output_path, in));
-    ProgressCallback progress;
-    if (in.progress != nullptr) {
-      progress = [&in](const Progress& made) {
-        tandem_progress view = progress_of(made);
-        view.stage = TANDEM_STAGE_WRITE;
-        in.progress(in.progress_user, &view);
-      };
-    }
     const CancelFlag never;
-    return synthesize(read, progress, in.cancel != nullptr ? in.cancel->flag : never);
+    return synthesize(read, progress_callback(in.progress, in.progress_user), in.cancel != nullptr ? in.cancel->flag : never);
   });
 }
 

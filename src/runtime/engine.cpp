@@ -50,9 +50,8 @@ int64_t context_that_fits(const MemoryNeed& without_kv, uint64_t free_bytes, con
 
 Status does_not_fit(const MemoryNeed& need, uint64_t free_bytes, int64_t fitting_context) {
   const std::string change = fitting_context > 0
-                                 ? "use a context of at most " + std::to_string(fitting_context) + " tokens (--ctx " +
-                                       std::to_string(fitting_context) + "), or --force"
-                                 : "use a smaller model or a format with fewer bits, or --force";
+                                 ? "use a context of at most " + std::to_string(fitting_context) + " tokens"
+                                 : "use a smaller model or a format with fewer bits";
   return out_of_memory(need_text(need, free_bytes)).with_bytes(need.total(), free_bytes).suggest(change);
 }
 

@@ -119,9 +119,9 @@ Result<std::vector<RenderedPiece>> Model::render(std::span<const ChatMessage> me
   if (template_ == nullptr) {
     if (!template_status_.ok()) {
       return unsupported("the model's chat template cannot be used: " + template_status_.message())
-          .suggest("complete plain text instead (--raw)");
+          .suggest("continue plain text instead");
     }
-    return unsupported("the model has no chat template").suggest("complete plain text instead (--raw)");
+    return unsupported("the model has no chat template").suggest("continue plain text instead");
   }
   ChatTemplate::Inputs inputs;
   inputs.messages = messages;

@@ -9,9 +9,17 @@ namespace tandem {
 namespace {
 
 Status out_of_range(const char* field, double value, const char* expected) {
-  return invalid_argument(std::string(field) + " is " + std::to_string(value) + ", expected " + expected);
+  return invalid_argument("sampling." + std::string(field) + " is " + std::to_string(value) + ", expected " + expected);
 }
 
+// Zero is how a caller leaves them out; 1 is the value that changes nothing.
+SamplingParameters without_zeros(SamplingParameters p) {
+  if (p.top_p == 0.0f) p.top_p = 1;
+  if (p.repeat_penalty == 0.0f) p.repeat_penalty = 1;
+  return p;
+}
+
+// Requires: without_zeros().
 bool has_penalties(const SamplingParameters& p) {
   return p.repeat_last_n > 0 &&
          (p.repeat_penalty != 1.0f || p.frequency_penalty != 0.0f || p.presence_penalty != 0.0f);
@@ -41,9 +49,11 @@ Status validate(const SamplingParameters& p) {
   const auto within = [](double value, double low, double high) { return value >= low && value <= high; };
   if (!within(p.temperature, 0, 100)) return out_of_range("temperature", p.temperature, "0 to 100");
   if (p.top_k < 0) return out_of_range("top_k", p.top_k, "0 or more");
-  if (!(p.top_p > 0 && p.top_p <= 1)) return out_of_range("top_p", p.top_p, "more than 0, at most 1");
+  if (!within(p.top_p, 0, 1)) return out_of_range("top_p", p.top_p, "0 to 1");
   if (!within(p.min_p, 0, 1)) return out_of_range("min_p", p.min_p, "0 to 1");
-  if (!within(p.repeat_penalty, 0.01, 100)) return out_of_range("repeat_penalty", p.repeat_penalty, "0.01 to 100");
+  if (p.repeat_penalty != 0.0f && !within(p.repeat_penalty, 0.01, 100)) {
+    return out_of_range("repeat_penalty", p.repeat_penalty, "0, or 0.01 to 100");
+  }
   if (!within(p.frequency_penalty, -100, 100)) {
     return out_of_range("frequency_penalty", p.frequency_penalty, "-100 to 100");
   }
@@ -84,7 +94,7 @@ bool Sampler::better(const Candidate& a, const Candidate& b) {
 }
 
 Sampler::Sampler(const SamplingParameters& parameters, size_t vocabulary_size)
-    : parameters_(parameters), random_(parameters.seed) {
+    : parameters_(without_zeros(parameters)), random_(parameters.seed) {
   if (has_penalties(parameters_)) {
     penalised_.resize(vocabulary_size);
     recent_.reserve(static_cast<size_t>(parameters_.repeat_last_n));

@@ -22,12 +22,12 @@ namespace tandem {
 struct SamplingParameters {
   float temperature = 0.7f;     // 0: always the likeliest token, of equals the lowest id
   int top_k = 40;               // 0: off
-  float top_p = 0.95f;          // 1: off
+  float top_p = 0.95f;          // 0 or 1: off
   float min_p = 0.05f;          // 0: off
-  float repeat_penalty = 1;     // 1: off; divides positive and multiplies negative logits of recent tokens
+  float repeat_penalty = 1;     // 0 or 1: off; divides positive and multiplies negative logits of recent tokens
   float frequency_penalty = 0;  // 0: off; times how often a token is among the recent ones
   float presence_penalty = 0;   // 0: off; once for a token among the recent ones
-  int repeat_last_n = 64;       // how many tokens count as recent
+  int repeat_last_n = 64;       // how many tokens count as recent; 0: none, so no penalties
   uint64_t seed = 0;
 };
 
@@ -36,15 +36,12 @@ Status validate(const SamplingParameters& parameters);
 // xoshiro256** (Blackman and Vigna 2018), seeded through splitmix64: the same numbers on every machine.
 class RandomStream {
  public:
-  using State = std::array<uint64_t, 4>;
   explicit RandomStream(uint64_t seed);
   uint64_t next();
   double next_unit();  // [0, 1)
-  const State& state() const { return state_; }
-  void set_state(const State& state) { state_ = state; }
 
  private:
-  State state_;
+  std::array<uint64_t, 4> state_;
 };
 
 class Sampler {
@@ -58,8 +55,6 @@ class Sampler {
   };
   // logits [V]; `recent` the tokens so far, the last repeat_last_n of which the penalties look at.
   Choice sample(std::span<const float> logits, std::span<const TokenId> recent);
-
-  RandomStream& random() { return random_; }
 
  private:
   struct Candidate {

@@ -13,6 +13,7 @@
 namespace tandem::testing {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -38,6 +39,14 @@ TEST(Run, AnswersOnStandardOutputAndReportsOnStandardError) {
   EXPECT_THAT(outcome.out, Not(HasSubstr("tok/s")));
   EXPECT_THAT(outcome.err, HasSubstr("tok/s"));
   EXPECT_THAT(outcome.err, HasSubstr("seed 1"));
+}
+
+TEST(Run, TellsTheFlagsThatHelpAModelThatDoesNotFit) {
+  const Outcome outcome = run({"-p", "hello", "-c", "100000000"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, ContainsRegex("error: needs .*, .* are free\n"
+                                        "       use a context of at most ([0-9]+) tokens "
+                                        "\\(--ctx ([0-9]+)\\), or --force\n"));
 }
 
 TEST(Run, UsesNoEscapeSequencesInAPipe) {

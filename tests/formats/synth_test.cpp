@@ -134,6 +134,7 @@ TEST_F(Synth, ReportsProgressToTheEnd) {
                   kTinyMoe, options(), [&](const Progress& p) { reports.push_back(p); }, cancel_),
               is_ok());
   ASSERT_FALSE(reports.empty());
+  EXPECT_EQ(reports.back().stage, Stage::kWrite);
   EXPECT_EQ(reports.back().done, reports.back().total);
   EXPECT_LE(reports.back().total, std::filesystem::file_size(path_));
 }

@@ -52,6 +52,19 @@ TEST(DispatchTest, UnknownNamesAreRefusedWithThoseThatExist) {
   }
 }
 
+#if defined(TANDEM_VECTOR_KERNELS)
+// A misspelt name would only be slow.
+TEST(DispatchTest, EverySetThatTheProcessorHasIsOffered) {
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+  EXPECT_EQ(table_for(Isa::kAvx2) != nullptr, avx2);
+  EXPECT_EQ(table_for(Isa::kAvx512) != nullptr, avx512);
+}
+#endif
+
 TEST(DispatchTest, SetsThatAreMissingAreRefused) {
   int missing = 0;
   for (const auto& [isa, name] : {std::pair{Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}}) {

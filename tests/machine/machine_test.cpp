@@ -80,17 +80,6 @@ TEST(Machine, TakesLimitsFromTheGivenRoot) {
   EXPECT_EQ((*machine).usable_threads(), 1u);
 }
 
-TEST(CpuFeatures, NameTheProcessorAndItsInstructionSets) {
-  const CpuFeatures features = read_cpu_features();
-  EXPECT_EQ(features.vendor.size(), 12u);
-  for (const std::string& name : features.instruction_sets) {
-    EXPECT_EQ(name.find(' '), name.npos);
-  }
-  const bool avx512 = std::find(features.instruction_sets.begin(), features.instruction_sets.end(),
-                                "avx512f") != features.instruction_sets.end();
-  EXPECT_EQ(avx512, __builtin_cpu_supports("avx512f") != 0);
-}
-
 TEST(Drives, FollowPartitionsToTheirDrive) {
   testing::SyntheticRoot root;
   const std::string device = "sys/devices/pci/nvme0n1/";

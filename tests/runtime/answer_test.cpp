@@ -175,9 +175,9 @@ size_t count_controls(const std::vector<int32_t>& tokens) {  // ids 0..3 of the 
 TEST_F(AnswerTest, TextOfPeopleNeverBecomesAControlToken) {
   const auto prompt_of = [&](const std::string& content) {
     const SessionPtr session = loaded_.session();
-    const tandem_message message = {"user", content.c_str()};
+    const tandem_message said = message("user", content.c_str());
     tandem_request request = TANDEM_INIT(tandem_request);
-    request.messages = &message;
+    request.messages = &said;
     request.n_messages = 1;
     request.max_tokens = 1;
     const Answer asked = ask(session.get(), request);
@@ -224,7 +224,8 @@ TEST_F(AnswerTest, RawTextIsContinuedAsItIs) {
 }
 
 TEST_F(AnswerTest, CountTokensIsWhatAPromptOfTheSameMessagesHas) {
-  const tandem_message messages[] = {{"system", "be brief"}, {"user", "tell of the sea"}};
+  const tandem_message messages[] = {message("system", "be brief"),
+                                     message("user", "tell of the sea")};
   size_t n = 0;
   Error error;
   ASSERT_TANDEM_OK(tandem_model_count_tokens(loaded_.model.get(), messages, 2, &n, error), error);
@@ -248,11 +249,12 @@ TEST_F(AnswerTest, ALongPromptReportsProgressAtMostTenTimesASecond) {
   for (const Taken& taken : asked.events) {
     if (taken.event.kind != TANDEM_EVENT_PROGRESS) continue;
     ++n;
-    EXPECT_EQ(TANDEM_STAGE_PROMPT, taken.event.progress.stage);
-    EXPECT_EQ(n_tokens, taken.event.progress.total);
-    EXPECT_GT(taken.event.progress.done, last);
-    EXPECT_EQ(taken.event.progress.done == n_tokens, taken.event.progress.eta_seconds == 0);
-    last = taken.event.progress.done;
+    EXPECT_EQ(sizeof(tandem_progress), taken.progress.struct_bytes);
+    EXPECT_EQ(TANDEM_STAGE_PROMPT, taken.progress.stage);
+    EXPECT_EQ(n_tokens, taken.progress.total);
+    EXPECT_GT(taken.progress.done, last);
+    EXPECT_EQ(taken.progress.done == n_tokens, taken.progress.eta_seconds == 0);
+    last = taken.progress.done;
   }
   EXPECT_EQ(n_tokens, last);
   EXPECT_LE(static_cast<double>(n), asked.done.event.prompt_seconds * 10 + 2);

@@ -145,9 +145,15 @@ inline std::vector<int32_t> tokenize(const tandem_model* model, const std::strin
   return tokens;
 }
 
-// An event with its own copy of the text and of the error.
+// A message whose strings belong to the caller.
+inline tandem_message message(const char* role, const char* content) {
+  return {sizeof(tandem_message), role, content};
+}
+
+// An event with its own copy of what it points to.
 struct Taken {
   tandem_event event = {};
+  tandem_progress progress = {};
   std::string text, error_text;
 };
 
@@ -166,7 +172,9 @@ struct Answer {
     taken.text.assign(event.text, event.text_bytes);
     if (event.kind == TANDEM_EVENT_DONE && event.error != nullptr)
       taken.error_text = event.error->text;
+    if (event.progress != nullptr) taken.progress = *event.progress;
     taken.event.text = nullptr;
+    taken.event.progress = nullptr;
     taken.event.error = nullptr;
     if (event.kind == TANDEM_EVENT_TOKEN) {
       tokens.push_back(event.token);

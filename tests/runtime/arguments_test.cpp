@@ -35,7 +35,7 @@ TEST_F(ArgumentsTest, NullIsNamedAndNeverFollowed) {
   const int32_t token = 7;
   size_t n = 0;
   char* string = nullptr;
-  tandem_message message = {"user", "hello"};
+  const tandem_message said = message("user", "hello");
   tandem_model* m = nullptr;
   tandem_engine* e = nullptr;
   tandem_session* s = nullptr;
@@ -72,14 +72,14 @@ TEST_F(ArgumentsTest, NullIsNamedAndNeverFollowed) {
   expect_invalid("text",
                  [&](E x) { return tandem_model_detokenize(model, &token, 1, 0, nullptr, &n, x); });
   expect_invalid("model",
-                 [&](E x) { return tandem_model_count_tokens(nullptr, &message, 1, &n, x); });
+                 [&](E x) { return tandem_model_count_tokens(nullptr, &said, 1, &n, x); });
   expect_invalid("messages",
                  [&](E x) { return tandem_model_count_tokens(model, nullptr, 1, &n, x); });
   expect_invalid("n_tokens",
-                 [&](E x) { return tandem_model_count_tokens(model, &message, 1, nullptr, x); });
+                 [&](E x) { return tandem_model_count_tokens(model, &said, 1, nullptr, x); });
   expect_invalid("model",
-                 [&](E x) { return tandem_model_render(nullptr, &message, 1, &string, x); });
-  expect_invalid("text", [&](E x) { return tandem_model_render(model, &message, 1, nullptr, x); });
+                 [&](E x) { return tandem_model_render(nullptr, &said, 1, &string, x); });
+  expect_invalid("text", [&](E x) { return tandem_model_render(model, &said, 1, nullptr, x); });
   expect_invalid("model",
                  [&](E x) { return tandem_model_default_sampling(nullptr, &sampling, x); });
   expect_invalid("sampling", [&](E x) { return tandem_model_default_sampling(model, nullptr, x); });
@@ -140,8 +140,8 @@ TEST_F(ArgumentsTest, ARequestHasExactlyOneKindOfPromptAndNoNullInside) {
                    [&](tandem_error** x) { return tandem_session_submit(session, &request, x); });
   };
   const int32_t token = 7;
-  const tandem_message no_role = {nullptr, "hello"}, no_content = {"user", nullptr},
-                       good = {"user", "hello"};
+  const tandem_message no_role = message(nullptr, "hello"), no_content = message("user", nullptr),
+                       good = message("user", "hello");
   const char* stops[] = {"a", nullptr};
   const char* empty_stop[] = {""};
   refused("exactly one", [&](tandem_request&) {});
@@ -165,20 +165,33 @@ TEST_F(ArgumentsTest, ARequestHasExactlyOneKindOfPromptAndNoNullInside) {
 }
 
 TEST_F(ArgumentsTest, SamplingOutOfRangeIsRefused) {
-  const auto refused = [&](const std::function<void(tandem_sampling&)>& change) {
+  const auto refused = [&](const char* what, const std::function<void(tandem_sampling&)>& change) {
     TokenRequest request({7}, 1, greedy(model));
     change(request.sampling);
-    EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
-              tandem_session_submit(session, &request.request, nullptr));
+    expect_invalid(
+        what, [&](tandem_error** x) { return tandem_session_submit(session, &request.request, x); });
   };
-  refused([](tandem_sampling& s) { s.temperature = -1; });
-  refused([](tandem_sampling& s) { s.temperature = NAN; });
-  refused([](tandem_sampling& s) { s.temperature = INFINITY; });
-  refused([](tandem_sampling& s) { s.top_k = -1; });
-  refused([](tandem_sampling& s) { s.top_p = 1.5f; });
-  refused([](tandem_sampling& s) { s.top_p = NAN; });
-  refused([](tandem_sampling& s) { s.min_p = -0.1f; });
-  refused([](tandem_sampling& s) { s.repeat_penalty = NAN; });
+  refused("sampling.temperature", [](tandem_sampling& s) { s.temperature = -1; });
+  refused("sampling.temperature", [](tandem_sampling& s) { s.temperature = NAN; });
+  refused("sampling.temperature", [](tandem_sampling& s) { s.temperature = INFINITY; });
+  refused("sampling.top_k", [](tandem_sampling& s) { s.top_k = -1; });
+  refused("sampling.top_p", [](tandem_sampling& s) { s.top_p = 1.5f; });
+  refused("sampling.top_p", [](tandem_sampling& s) { s.top_p = NAN; });
+  refused("sampling.min_p", [](tandem_sampling& s) { s.min_p = -0.1f; });
+  refused("sampling.repeat_penalty", [](tandem_sampling& s) { s.repeat_penalty = NAN; });
+}
+
+TEST_F(ArgumentsTest, SamplingWithNothingButATemperatureDrawsFromAllTokens) {
+  tandem_sampling temperature_only = TANDEM_INIT(tandem_sampling);
+  temperature_only.temperature = 0.8f;
+  tandem_sampling everything_off = temperature_only;
+  everything_off.top_p = everything_off.repeat_penalty = 1;
+  everything_off.repeat_last_n = 64;
+  const TokenRequest zeros(some_tokens(9), 20, temperature_only),
+      ones(some_tokens(9), 20, everything_off);
+  const Answer answer = ask(session, zeros.request);
+  EXPECT_EQ(TANDEM_FINISH_LENGTH, answer.done.event.finish) << answer.done.error_text;
+  EXPECT_EQ(ask(loaded_.session().get(), ones.request).tokens, answer.tokens);
 }
 
 TEST_F(ArgumentsTest, OptionsOutOfRangeAreRefused) {
@@ -296,6 +309,45 @@ TEST_F(ArgumentsTest, TierReportsOfAnotherSizeKeepTheirStride) {
   EXPECT_EQ(nullptr, tiers[1].report.name);
 }
 
+TEST_F(ArgumentsTest, MessagesOfAnotherSizeKeepTheirStride) {
+  struct Newer {
+    tandem_message message;
+    uint64_t later;
+  } newer[] = {{message("system", "be brief"), 1}, {message("user", "tell of the sea"), 2}};
+  for (Newer& one : newer) one.message.struct_bytes = sizeof(Newer);
+  const tandem_message known[] = {message("system", "be brief"),
+                                  message("user", "tell of the sea")};
+  const Loaded chatty(golden_model("qwen3moe"));
+  const auto render = [&](const tandem_message* messages) {
+    char* text = nullptr;
+    Error error;
+    EXPECT_TANDEM_OK(tandem_model_render(chatty.model.get(), messages, 2, &text, error), error);
+    const std::string copy = text != nullptr ? text : "";
+    tandem_string_free(text);
+    return copy;
+  };
+  EXPECT_THAT(render(known), HasSubstr("tell of the sea"));
+  EXPECT_EQ(render(known), render(&newer[0].message));
+}
+
+TEST_F(ArgumentsTest, MessagesOfDifferentSizesAreRefused) {
+  tandem_message messages[] = {message("user", "a"), message("assistant", "b"),
+                               message("user", "c")};
+  size_t n = 0;
+  const auto count = [&](tandem_error** x) {
+    return tandem_model_count_tokens(model, messages, 3, &n, x);
+  };
+  messages[1].struct_bytes += sizeof(void*);
+  expect_invalid("messages[1].struct_bytes is 32, that of messages[0] is 24", count);
+  messages[1].struct_bytes = 0;
+  expect_invalid("messages[1].struct_bytes is 0", count);
+  tandem_message older = message("user", "a");  // that it holds more is not known to its size
+  older.struct_bytes = offsetof(tandem_message, content);
+  expect_invalid("messages[0].content is NULL", [&](tandem_error** x) {
+    return tandem_model_count_tokens(model, &older, 1, &n, x);
+  });
+}
+
 TEST_F(ArgumentsTest, TokensAreWrittenUpToTheCapacityAndCountedWhole) {
   int32_t tokens[4] = {-7, -7, -7, -7};
   size_t n = 0;
@@ -386,7 +438,8 @@ TEST_F(ArgumentsTest, WeightsAndKvThatDoNotFitAreRefusedBeforeLoadingWithTheNumb
   EXPECT_GT(error->bytes_needed, uint64_t{1} << 27);
   EXPECT_GT(error->bytes_available, 0u);
   EXPECT_THAT(error.text(), ::testing::AllOf(HasSubstr("weights"), HasSubstr("KV")));
-  EXPECT_STRNE("", error->suggestion);
+  EXPECT_THAT(error->suggestion,
+              ::testing::MatchesRegex("use a context of at most [0-9]+ tokens"));  // no CLI words
   EXPECT_EQ(0, n_progress);
   EXPECT_EQ(nullptr, e);
 }

@@ -19,9 +19,9 @@ namespace {
 void use_everything() {
   const Loaded loaded(golden_model("qwen3moe"));
   const SessionPtr session = loaded.session();
-  const tandem_message message = {"user", "tell of the sea"};
+  const tandem_message said = message("user", "tell of the sea");
   tandem_request request = TANDEM_INIT(tandem_request);
-  request.messages = &message;
+  request.messages = &said;
   request.n_messages = 1;
   request.max_tokens = 10;
   request.ignore_end = 1;

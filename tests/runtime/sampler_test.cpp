@@ -132,17 +132,6 @@ TEST(Sampler, RandomNumbersAreTheSameOnEveryMachine) {
   }
 }
 
-TEST(Sampler, ContinuesFromASavedState) {
-  const std::vector<float> logits = random_logits(100, 9);
-  Sampler first(plain(11), logits.size());
-  for (int i = 0; i < 10; ++i) (void)first.sample(logits, {});
-  Sampler second(plain(999), logits.size());
-  second.random().set_state(first.random().state());
-  for (int i = 0; i < 20; ++i) {
-    EXPECT_EQ(first.sample(logits, {}).token, second.sample(logits, {}).token);
-  }
-}
-
 TEST(Sampler, TemperatureZeroTakesTheLikeliestAndTheLowestOfEquals) {
   SamplingParameters p = plain();
   p.temperature = 0;
@@ -376,12 +365,21 @@ TEST(Sampler, DefaultsAreFastForALargeVocabulary) {
   }
 }
 
+TEST(SamplingParameters, ZeroTurnsTopPAndTheRepeatPenaltyOff) {
+  SamplingParameters off = plain(), zero = plain();
+  zero.top_p = 0;
+  zero.repeat_penalty = 0;
+  EXPECT_THAT(validate(zero), testing::is_ok());
+  const std::vector<float> logits = random_logits(20, 8);
+  EXPECT_EQ(counts(off, logits, 1000, {1, 2, 3}), counts(zero, logits, 1000, {1, 2, 3}));
+}
+
 TEST(SamplingParameters, ValidationNamesTheField) {
   EXPECT_THAT(validate(SamplingParameters()), testing::is_ok());
   const auto refuses = [](auto change, const char* field) {
     SamplingParameters p;
     change(p);
-    EXPECT_THAT(validate(p), testing::fails_with(Code::kInvalidArgument, HasSubstr(field)));
+    EXPECT_THAT(validate(p), testing::fails_with(Code::kInvalidArgument, HasSubstr("sampling." + std::string(field) + " is")));
   };
   for (const float bad : {kNan, -1.0f, kInfinity}) {
     refuses([&](auto& p) { p.temperature = bad; }, "temperature");
@@ -389,10 +387,9 @@ TEST(SamplingParameters, ValidationNamesTheField) {
     refuses([&](auto& p) { p.min_p = bad; }, "min_p");
     refuses([&](auto& p) { p.repeat_penalty = bad; }, "repeat_penalty");
   }
-  refuses([](auto& p) { p.top_p = 0; }, "top_p");
   refuses([](auto& p) { p.top_p = 1.5f; }, "top_p");
   refuses([](auto& p) { p.top_k = -1; }, "top_k");
-  refuses([](auto& p) { p.repeat_penalty = 0; }, "repeat_penalty");
+  refuses([](auto& p) { p.repeat_penalty = 0.001f; }, "repeat_penalty");
   refuses([](auto& p) { p.repeat_last_n = -1; }, "repeat_last_n");
   refuses([](auto& p) { p.frequency_penalty = kNan; }, "frequency_penalty");
   refuses([](auto& p) { p.presence_penalty = kNan; }, "presence_penalty");

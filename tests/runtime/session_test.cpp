@@ -48,14 +48,14 @@ Answer say(const Loaded& loaded, tandem_session* session,
 
 TEST_F(SessionTest, SecondTurnEvaluatesOnlyWhatIsNew) {
   const SessionPtr session = loaded_.session();
-  const Answer first = say(loaded_, session.get(), {{"user", "tell me of the sea"}}, 6);
+  const Answer first = say(loaded_, session.get(), {message("user", "tell me of the sea")}, 6);
   ASSERT_EQ(TANDEM_FINISH_LENGTH, first.done.event.finish) << first.done.error_text;
   EXPECT_EQ(first.done.event.n_prompt_tokens, first.done.event.n_prompt_evaluated);
   const size_t held = held_tokens(session.get()).size();
   ASSERT_EQ(first.done.event.n_kept, held);
 
   const std::vector<tandem_message> conversation = {
-      {"user", "tell me of the sea"}, {"assistant", first.text.c_str()}, {"user", "and then"}};
+      message("user", "tell me of the sea"), message("assistant", first.text.c_str()), message("user", "and then")};
   size_t whole = 0, only_new = 0;
   Error error;
   ASSERT_TANDEM_OK(
@@ -74,9 +74,9 @@ TEST_F(SessionTest, SecondTurnEvaluatesOnlyWhatIsNew) {
 
 TEST_F(SessionTest, SecondTurnAnswersAsIfTheConversationWereNew) {
   const SessionPtr session = loaded_.session(), fresh = loaded_.session();
-  const Answer first = say(loaded_, session.get(), {{"user", "tell me of the sea"}}, 6);
+  const Answer first = say(loaded_, session.get(), {message("user", "tell me of the sea")}, 6);
   const std::vector<tandem_message> conversation = {
-      {"user", "tell me of the sea"}, {"assistant", first.text.c_str()}, {"user", "and then"}};
+      message("user", "tell me of the sea"), message("assistant", first.text.c_str()), message("user", "and then")};
   const Answer second = say(loaded_, session.get(), conversation, 8);
   // The same tokens in one piece: what the session holds, spelled out.
   std::vector<int32_t> prompt = held_tokens(session.get());
@@ -87,12 +87,12 @@ TEST_F(SessionTest, SecondTurnAnswersAsIfTheConversationWereNew) {
 
 TEST_F(SessionTest, AnEditedConversationKeepsTheCommonStart) {
   const SessionPtr session = loaded_.session();
-  const Answer first = say(loaded_, session.get(), {{"user", "tell me of the sea"}}, 6);
+  const Answer first = say(loaded_, session.get(), {message("user", "tell me of the sea")}, 6);
   const Answer edited =
-      say(loaded_, session.get(), {{"user", "tell me of the hills and woods"}}, 6);
+      say(loaded_, session.get(), {message("user", "tell me of the hills and woods")}, 6);
   EXPECT_LT(edited.done.event.n_prompt_evaluated, edited.done.event.n_prompt_tokens);
   const SessionPtr fresh = loaded_.session();
-  EXPECT_EQ(say(loaded_, fresh.get(), {{"user", "tell me of the hills and woods"}}, 6).tokens,
+  EXPECT_EQ(say(loaded_, fresh.get(), {message("user", "tell me of the hills and woods")}, 6).tokens,
             edited.tokens);
 }
 

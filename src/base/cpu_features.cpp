@@ -1,7 +1,8 @@
-#include "machine/cpu_features.h"
+#include "base/cpu_features.h"
 
 #include <cpuid.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -80,6 +81,11 @@ std::string brand() {
 }
 
 }  // namespace
+
+bool CpuFeatures::has(std::string_view instruction_set) const {
+  return std::find(instruction_sets.begin(), instruction_sets.end(), instruction_set) !=
+         instruction_sets.end();
+}
 
 CpuFeatures read_cpu_features() {
   CpuFeatures features;

@@ -1,7 +1,10 @@
-// What CPUID says about the processor that runs this thread.
+// What CPUID says about the processor that runs this thread.  x86-64 only.
+//
+// Threading: any thread.  Errors: none; what the processor does not say is left out.
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tandem {
@@ -13,6 +16,8 @@ struct CpuFeatures {
   // their registers: "avx2", "avx512f", "amx_int8".
   std::vector<std::string> instruction_sets;
   bool hypervisor = false;  // a virtual machine: cache sizes and core kinds may be the host's
+
+  bool has(std::string_view instruction_set) const;
 
   bool operator==(const CpuFeatures&) const = default;
 };
