@@ -22,9 +22,12 @@ constexpr uint64_t kHugePage = 2 * kMiB;
 constexpr uint64_t kSliceAlignment = 4096;
 constexpr size_t kPrefetchAhead = 1024;  // bytes
 constexpr size_t kStep = 128;            // two lines per turn of the loop
+// Between two looks at the cancel flag: a few milliseconds, and a look costs nothing beside it.
+constexpr uint64_t kChunkBytes = 8 * kMiB;
 
-// The sum of n bytes as 64-bit words.  Sixteen-byte loads of every x86-64 do: eight independent sums
-// keep more lines on the way than a core has buffers for.  Requires: n % kStep == 0, 16-byte aligned.
+// The sum of n bytes as 64-bit words.  Sixteen-byte loads of every x86-64 do: eight independent
+// sums keep more lines on the way than a core has buffers for.  Requires: n % kStep == 0, 16-byte
+// aligned.
 template <bool kPrefetch>
 uint64_t sum(const std::byte* from, size_t n) {
   __m128i sums[8];
@@ -44,6 +47,8 @@ uint64_t sum(const std::byte* from, size_t n) {
   return total;
 }
 
+Status measuring_cancelled() { return cancelled("cancelled while the memory was measured"); }
+
 }  // namespace
 
 // One run of the team: every thread fills or reads the slice of its number.
@@ -51,6 +56,7 @@ struct ReadBandwidth::Work {
   std::byte* start = nullptr;
   uint64_t slice_bytes = 0;
   bool prefetch = false;
+  const CancelFlag* cancel = nullptr;  // never null in a run
   struct alignas(64) Sum {
     uint64_t value = 0;
   };
@@ -58,13 +64,26 @@ struct ReadBandwidth::Work {
 
   static void fill(void* context, unsigned thread_index) noexcept {
     const auto& work = *static_cast<Work*>(context);
-    std::memset(work.start + thread_index * work.slice_bytes, 1, work.slice_bytes);
+    work.for_each_chunk(thread_index,
+                        [](std::byte* chunk, uint64_t n) { std::memset(chunk, 1, n); });
   }
   static void read(void* context, unsigned thread_index) noexcept {
     auto& work = *static_cast<Work*>(context);
-    const std::byte* slice = work.start + thread_index * work.slice_bytes;
-    work.sums[thread_index].value =
-        work.prefetch ? sum<true>(slice, work.slice_bytes) : sum<false>(slice, work.slice_bytes);
+    uint64_t total = 0;
+    work.for_each_chunk(thread_index, [&](const std::byte* chunk, uint64_t n) {
+      total += work.prefetch ? sum<true>(chunk, n) : sum<false>(chunk, n);
+    });
+    work.sums[thread_index].value = total;
+  }
+
+ private:
+  // All chunks of the thread's slice, or as many as were done when the flag was set.
+  template <typename Each>
+  void for_each_chunk(unsigned thread_index, Each each) const {
+    std::byte* slice = start + thread_index * slice_bytes;
+    for (uint64_t at = 0; at < slice_bytes && !cancel->cancelled(); at += kChunkBytes) {
+      each(slice + at, std::min(kChunkBytes, slice_bytes - at));
+    }
   }
 };
 
@@ -96,7 +115,8 @@ std::byte* ReadBandwidth::start_of(const Buffer& buffer) {
   return buffer.get() + (align_up(address, kHugePage) - address);
 }
 
-Result<std::unique_ptr<ReadBandwidth>> ReadBandwidth::create(Team& team, uint64_t buffer_bytes) {
+Result<std::unique_ptr<ReadBandwidth>> ReadBandwidth::create(Team& team, uint64_t buffer_bytes,
+                                                             const CancelFlag* cancel) {
   const uint64_t unit = team.size() * kSliceAlignment;
   if (buffer_bytes < unit || buffer_bytes > (uint64_t{1} << 46)) {
     return invalid_argument("a buffer of " + format_bytes(buffer_bytes) + " cannot be shared by " +
@@ -110,23 +130,29 @@ Result<std::unique_ptr<ReadBandwidth>> ReadBandwidth::create(Team& team, uint64_
     Work work;
     work.start = start_of(*buffer);
     work.slice_bytes = bytes / team.size();
+    work.cancel = &or_never(cancel);
     team.run(Work::fill, &work);
+    if (or_never(cancel).cancelled()) return measuring_cancelled();
   }
   return self;
 }
 
-ReadBandwidth::Pass ReadBandwidth::measure() {
+Result<ReadBandwidth::Pass> ReadBandwidth::measure(const CancelFlag* cancel) {
   Pass pass;
-  for (size_t i = 0; i < kVariants.size(); ++i) pass.gb_per_s[i] = read_once(kVariants[i]);
+  for (size_t i = 0; i < kVariants.size(); ++i) {
+    pass.gb_per_s[i] = read_once(kVariants[i], cancel);
+    if (or_never(cancel).cancelled()) return measuring_cancelled();
+  }
   return pass;
 }
 
-double ReadBandwidth::read_once(Variant variant) {
+double ReadBandwidth::read_once(Variant variant, const CancelFlag* cancel) {
   Work work;
   work.start = start_of(variant.huge_pages ? huge_pages_ : small_pages_);
   work.slice_bytes = bytes_ / team_.size();
   work.prefetch = variant.prefetch;
   work.sums.resize(team_.size());
+  work.cancel = &or_never(cancel);
   const auto start = Clock::now();
   team_.run(Work::read, &work);
   const double seconds = std::max(seconds_since(start), 1e-9);

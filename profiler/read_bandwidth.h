@@ -2,17 +2,20 @@
 //
 // The same bytes are read in four ways, with 4 KiB and with huge pages, with and without software
 // prefetch, because which one wins depends on the machine; the limit is the best of them.  One pass
-// takes about 0.1 s, so that passes can stand between the runs of a benchmark and see the same load.
+// takes about 0.1 s, so that passes can stand between the runs of a benchmark and see the same
+// load.
 //
 // Threading: one thread at a time, and no run of the team beside it.
 // Ownership: owns two buffers of buffer_bytes until it is destroyed; borrows the team.
-// Errors: create() gives kInvalidArgument for a buffer too small to share out, kOutOfMemory.
+// Errors: create() gives kInvalidArgument for a buffer too small to share out, kOutOfMemory; both
+// calls kCancelled within 50 ms of their flag.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
 
+#include "base/progress.h"
 #include "base/result.h"
 #include "dispatch/team.h"
 
@@ -38,10 +41,12 @@ class ReadBandwidth {
 
   // Fills the buffers on the threads that will read them, so that on a machine with several memory
   // nodes every thread reads from its own.  Requires: the team outlives this object.
-  static Result<std::unique_ptr<ReadBandwidth>> create(Team& team, uint64_t buffer_bytes);
+  // `cancel` may be null, here and below.
+  static Result<std::unique_ptr<ReadBandwidth>> create(Team& team, uint64_t buffer_bytes,
+                                                       const CancelFlag* cancel = nullptr);
 
   // Reads each buffer twice.
-  Pass measure();
+  Result<Pass> measure(const CancelFlag* cancel = nullptr);
 
   // Bytes of the huge-page buffer that lie in huge pages; less than its size where the kernel has
   // none to give or is told not to.  From /proc/self/smaps; 0 when that cannot be read.
@@ -59,7 +64,7 @@ class ReadBandwidth {
   ReadBandwidth(Team& team, uint64_t bytes) : team_(team), bytes_(bytes) {}
   static Result<Buffer> map(uint64_t bytes, bool huge_pages);
   static std::byte* start_of(const Buffer& buffer);
-  double read_once(Variant variant);
+  double read_once(Variant variant, const CancelFlag* cancel);
 
   Team& team_;
   const uint64_t bytes_;  // a multiple of the team's size times kSliceAlignment

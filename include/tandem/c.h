@@ -118,10 +118,11 @@ TANDEM_API tandem_code tandem_machine_json(char** json, tandem_error** error) TA
 /* Measures how fast this machine reads memory; keeps its buffers, so that a measurement can stand between runs. */
 typedef struct tandem_bandwidth tandem_bandwidth;
 /* n_threads 0: as an engine would use.  buffer_bytes 0: 1 GiB. */
-TANDEM_API tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes, tandem_bandwidth** out,
-                                               tandem_error** error) TANDEM_NOEXCEPT;
-/* The best of page sizes and prefetch in this measurement, in GB/s (1e9 bytes). */
-TANDEM_API tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, double* gb_per_s,
+/* cancel may be NULL. */
+TANDEM_API tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes, tandem_cancel* cancel,
+                                               tandem_bandwidth** out, tandem_error** error) TANDEM_NOEXCEPT;
+/* The best of page sizes and prefetch in this measurement, in GB/s (1e9 bytes).  cancel may be NULL. */
+TANDEM_API tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, tandem_cancel* cancel, double* gb_per_s,
                                                 tandem_error** error) TANDEM_NOEXCEPT;
 TANDEM_API void tandem_bandwidth_free(tandem_bandwidth* bandwidth) TANDEM_NOEXCEPT;
 
@@ -155,6 +156,7 @@ typedef struct tandem_tokenize_options {
   size_t struct_bytes;
   int add_special;   /* the BOS/EOS tokens that the model wants; 0: none */
   int parse_special; /* control tokens written in the text become tokens; 0: they stay text */
+  tandem_cancel* cancel; /* may be NULL */
 } tandem_tokenize_options;
 
 /* Writes min(capacity, *n_tokens) ids; *n_tokens is the whole count, so capacity 0 counts.  options may be NULL. */
@@ -173,9 +175,9 @@ typedef struct tandem_message {
 } tandem_message;
 
 /* Tokens of a conversation in the model's template, ready for an answer.  Fails with TANDEM_ERROR_UNSUPPORTED when the
- * model has no template. */
+ * model has no template.  cancel may be NULL. */
 TANDEM_API tandem_code tandem_model_count_tokens(const tandem_model* model, const tandem_message* messages,
-                                                 size_t n_messages, size_t* n_tokens,
+                                                 size_t n_messages, tandem_cancel* cancel, size_t* n_tokens,
                                                  tandem_error** error) TANDEM_NOEXCEPT;
 /* The conversation as text, for people to look at: control tokens of the template and of users look the same here. */
 TANDEM_API tandem_code tandem_model_render(const tandem_model* model, const tandem_message* messages, size_t n_messages,

@@ -9,8 +9,8 @@
 // Ownership: classes own what they hold, move only, and release it when they go. A moved-from
 // object may only be assigned to or destroyed. They may go in any order: an Engine keeps its Model
 // alive, a Session its Engine.
-// Errors: calls that can fail return Expected<T>; nothing here throws by itself. A callback must not
-// throw.
+// Errors: calls that can fail return Expected<T>; nothing here throws by itself. A callback must
+// not throw.
 #ifndef TANDEM_TANDEM_HPP
 #define TANDEM_TANDEM_HPP
 
@@ -202,10 +202,11 @@ class Model {
   }
 
   Expected<std::vector<int32_t>> tokenize(std::string_view text, bool add_special,
-                                          bool parse_special) const {
+                                          bool parse_special, Cancel* cancel = nullptr) const {
     auto options = make<tandem_tokenize_options>();
     options.add_special = add_special;
     options.parse_special = parse_special;
+    options.cancel = cancel != nullptr ? cancel->get() : nullptr;
     // Rarely more tokens than bytes; where there are, the second round has the exact count.
     std::vector<int32_t> tokens(text.size() + 8);
     for (int round = 0;; ++round) {
@@ -230,11 +231,11 @@ class Model {
     return copy;
   }
 
-  Expected<size_t> count_tokens(std::span<const Message> messages) const {
+  Expected<size_t> count_tokens(std::span<const Message> messages, Cancel* cancel = nullptr) const {
     const auto views = detail::views_of(messages);
     size_t n_tokens = 0;
-    auto done =
-        detail::call(tandem_model_count_tokens, get(), views.data(), views.size(), &n_tokens);
+    auto done = detail::call(tandem_model_count_tokens, get(), views.data(), views.size(),
+                             cancel != nullptr ? cancel->get() : nullptr, &n_tokens);
     if (!done) return done.error();
     return n_tokens;
   }
@@ -275,9 +276,9 @@ struct EngineOptions {
 
 // A model's weights in memory and the threads that compute.
 //
-// Threading: const methods from any thread at once. Ownership: keeps the log function, and so do its
-// sessions; info() points into the engine. Errors: load() gives TANDEM_ERROR_OUT_OF_MEMORY with the numbers before
-// anything is read.
+// Threading: const methods from any thread at once. Ownership: keeps the log function, and so do
+// its sessions; info() points into the engine. Errors: load() gives TANDEM_ERROR_OUT_OF_MEMORY with
+// the numbers before anything is read.
 class Engine {
  public:
   static Expected<Engine> load(const Model& model, EngineOptions options = {}) {
@@ -329,8 +330,7 @@ class Engine {
  private:
   friend class Session;
   using Options = std::shared_ptr<EngineOptions>;  // what the engine's callbacks use
-  using Handle =
-      std::unique_ptr<tandem_engine, detail::FreerKeeping<tandem_engine_free, Options>>;
+  using Handle = std::unique_ptr<tandem_engine, detail::FreerKeeping<tandem_engine_free, Options>>;
   explicit Engine(Handle handle) : handle_(std::move(handle)) {}
   Handle handle_;
 };
@@ -360,8 +360,8 @@ struct SessionOptions {
 // One conversation.
 //
 // Threading: one caller at a time (a second one gets TANDEM_ERROR_BUSY); cancel(), next_event() and
-// event_fd() beside it. Ownership: events point into the session; keeps its callback and its engine.
-// Errors: those of a running request come in its DONE event.
+// event_fd() beside it. Ownership: events point into the session; keeps its callback and its
+// engine. Errors: those of a running request come in its DONE event.
 class Session {
  public:
   static Expected<Session> create(const Engine& engine, const SessionOptions& options = {}) {
@@ -410,7 +410,8 @@ class Session {
     return fd;
   }
   // Events go to `callback` instead of next_event(), on a thread of this session's own; an empty
-  // one goes back to the queue. TANDEM_ERROR_BUSY while a request runs, and from the callback itself.
+  // one goes back to the queue. TANDEM_ERROR_BUSY while a request runs, and from the callback
+  // itself.
   using EventFunction = std::function<void(const Event&)>;
   Expected<> set_callback(EventFunction callback) {
     auto kept = std::make_unique<EventFunction>(std::move(callback));
@@ -478,8 +479,7 @@ class Session {
     Engine::Options engine;
     std::unique_ptr<EventFunction> callback;
   };
-  using Handle =
-      std::unique_ptr<tandem_session, detail::FreerKeeping<tandem_session_free, Kept>>;
+  using Handle = std::unique_ptr<tandem_session, detail::FreerKeeping<tandem_session_free, Kept>>;
   explicit Session(Handle handle) : handle_(std::move(handle)) {}
 
   Expected<> submit(tandem_request& request, const AnswerOptions& options) {
@@ -504,15 +504,18 @@ class Session {
 // Threading: one caller at a time. Errors: create() when its buffers do not fit.
 class Bandwidth {
  public:
-  static Expected<Bandwidth> create(unsigned n_threads = 0, uint64_t buffer_bytes = 0) {
+  static Expected<Bandwidth> create(unsigned n_threads = 0, uint64_t buffer_bytes = 0,
+                                    Cancel* cancel = nullptr) {
     tandem_bandwidth* handle = nullptr;
-    auto done = detail::call(tandem_bandwidth_create, n_threads, buffer_bytes, &handle);
+    auto done = detail::call(tandem_bandwidth_create, n_threads, buffer_bytes,
+                             cancel != nullptr ? cancel->get() : nullptr, &handle);
     if (!done) return done.error();
     return Bandwidth(handle);
   }
-  Expected<double> gb_per_s() {
+  Expected<double> gb_per_s(Cancel* cancel = nullptr) {
     double rate = 0;
-    auto done = detail::call(tandem_bandwidth_measure, handle_.get(), &rate);
+    auto done = detail::call(tandem_bandwidth_measure, handle_.get(),
+                             cancel != nullptr ? cancel->get() : nullptr, &rate);
     if (!done) return done.error();
     return rate;
   }

@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -51,6 +49,7 @@ class Bench {
   Loaded& loaded_;
   const BenchFlags& flags_;
   std::vector<int32_t> depths_;
+  api::Cancel cancel_;  // before what it is given to
   std::optional<api::Bandwidth> bandwidth_;
   std::mt19937 random_{1};
 };
@@ -119,7 +118,7 @@ std::optional<api::Error> Bench::measure_decode(api::Session& session, DepthResu
 
 std::optional<api::Error> Bench::measure(api::Session& session, DepthResult& result) {
   // Between the runs, because a shared machine's bandwidth changes while we measure.
-  const auto rate = bandwidth_->gb_per_s();
+  const auto rate = bandwidth_->gb_per_s(&cancel_);
   if (!rate) return rate.error();
   result.bandwidth.push_back(*rate);
   if (auto error = measure_prompt(session, result)) return error;
@@ -171,30 +170,29 @@ void Bench::print(const DepthResult& result) const {
 }
 
 int Bench::run() {
-  // A bandwidth measurement takes seconds and cannot be cancelled, and there is nothing to tidy up.
-  std::atomic<size_t> n_depths_done{0};
-  const interrupts::ActOnInterrupt end([&] {
-    console_.line("interrupted: " + std::to_string(n_depths_done) + " of " +
+  const interrupts::CancelOnInterrupt cancelled(cancel_);
+  std::vector<DepthResult> results;
+  const auto failed = [&](const api::Error& error) {
+    if (error.code != TANDEM_ERROR_CANCELLED) return console_.fail(error);
+    console_.line("interrupted: " + std::to_string(results.size()) + " of " +
                   std::to_string(depths_.size()) + " depths were measured.");
-    const int signal_number = interrupts::end_signal();
-    std::_Exit(signal_number != 0 ? 128 + signal_number : kExitInterrupted);
-  });
-  auto bandwidth = api::Bandwidth::create(loaded_.engine_info.n_threads);
-  if (!bandwidth) return console_.fail(bandwidth.error());
+    return kExitInterrupted;
+  };
+  auto bandwidth = api::Bandwidth::create(loaded_.engine_info.n_threads, 0, &cancel_);
+  if (!bandwidth) return failed(bandwidth.error());
   bandwidth_ = std::move(*bandwidth);
   auto session = api::Session::create(loaded_.engine);
   if (!session) return console_.fail(session.error());
+  const interrupts::ActOnInterrupt stop([&session] { session->cancel(); });
 
-  std::vector<DepthResult> results;
   for (const int32_t depth : depths_) {
     DepthResult result, warm_up;
     result.depth = warm_up.depth = depth;
     std::optional<api::Error> error = measure(*session, warm_up);
     for (uint32_t i = 0; i < flags_.repeats && !error; ++i) error = measure(*session, result);
-    if (error) return console_.fail(*error);
+    if (error) return failed(*error);
     if (!flags_.json) print(result);
     results.push_back(std::move(result));
-    ++n_depths_done;
   }
   if (!flags_.json) return kExitOk;
   nlohmann::ordered_json object = {{"model", loaded_.model_info.name},

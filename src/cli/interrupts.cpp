@@ -79,7 +79,11 @@ ActOnInterrupt::ActOnInterrupt(std::function<void()> action) : end_fd_(::eventfd
     pollfd watched[2] = {{interrupts::fd(), POLLIN, 0}, {end_fd_, POLLIN, 0}};
     while (::poll(watched, 2, -1) < 0 && errno == EINTR) {
     }
-    if ((watched[1].revents & POLLIN) == 0) act();
+    // Again and again: what is to be stopped may be between two steps, and start the next one.
+    while ((watched[1].revents & POLLIN) == 0) {
+      act();
+      ::poll(&watched[1], 1, 20);
+    }
   });
 }
 

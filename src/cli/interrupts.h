@@ -34,7 +34,7 @@ class CancelOnInterrupt {
   CancelOnInterrupt& operator=(const CancelOnInterrupt&) = delete;
 };
 
-// Calls `action` once, on a thread of its own, when an interrupt comes while this object lives: for
+// Calls `action` from a thread of its own, from when an interrupt comes until this object goes: for
 // blocking calls that have no cancel flag.
 class ActOnInterrupt {
  public:

@@ -87,7 +87,9 @@ class Measurement {
 };
 
 bool Measurement::prepare(int& code) {
-  auto tokens = loaded_.model.tokenize(text_, false, false);
+  api::Cancel cancel;
+  const interrupts::CancelOnInterrupt cancelled(cancel);
+  auto tokens = loaded_.model.tokenize(text_, false, false, &cancel);
   // What the model wants around a text shows on a short one: a first token that is not the text's
   // is BOS.
   const auto bare = loaded_.model.tokenize("a", false, false);

@@ -2,6 +2,7 @@
 
 #include "commands.h"
 #include "files.h"
+#include "interrupts.h"
 #include "loading.h"
 
 namespace tandem::cli {
@@ -21,7 +22,13 @@ std::string joined(std::span<const int32_t> ids) {
 
 int encode(Console& console, const api::Model& model, const std::string& text,
            const TokenizeFlags& flags) {
-  const auto tokens = model.tokenize(text, false, flags.special);
+  api::Cancel cancel;
+  const interrupts::CancelOnInterrupt cancelled(cancel);
+  const auto tokens = model.tokenize(text, false, flags.special, &cancel);
+  if (!tokens && tokens.error().code == TANDEM_ERROR_CANCELLED) {
+    console.line("interrupted: no tokens were written.");
+    return kExitInterrupted;
+  }
   if (!tokens) return console.fail(tokens.error());
   if (flags.json) {
     console.out(nlohmann::json{{"n_tokens", tokens->size()}, {"tokens", *tokens}}.dump() + "\n");

@@ -28,7 +28,8 @@ tandem_code tandem_machine_json(char** json, tandem_error** error) noexcept {
 }
 
 tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes,
-                                    tandem_bandwidth** out, tandem_error** error) noexcept {
+                                    tandem_cancel* cancel, tandem_bandwidth** out,
+                                    tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(out);
     Team::Options options;
@@ -39,21 +40,25 @@ tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes,
     }
     auto object = std::make_unique<tandem_bandwidth>();
     TANDEM_ASSIGN_OR_RETURN(object->team, Team::create(options));
-    TANDEM_ASSIGN_OR_RETURN(
-        object->reader, profile::ReadBandwidth::create(
-                            *object->team, buffer_bytes > 0 ? buffer_bytes : uint64_t{1} << 30));
+    TANDEM_ASSIGN_OR_RETURN(object->reader,
+                            profile::ReadBandwidth::create(
+                                *object->team, buffer_bytes > 0 ? buffer_bytes : uint64_t{1} << 30,
+                                cancel != nullptr ? &cancel->flag : nullptr));
     *out = object.release();
     return ok_status();
   });
 }
 
-tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, double* gb_per_s,
-                                     tandem_error** error) noexcept {
+tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, tandem_cancel* cancel,
+                                     double* gb_per_s, tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(bandwidth);
     TANDEM_REQUIRE_ARGUMENT(gb_per_s);
     const std::lock_guard lock(bandwidth->one_at_a_time);
-    *gb_per_s = bandwidth->reader->measure().best();
+    TANDEM_ASSIGN_OR_RETURN(
+        const profile::ReadBandwidth::Pass pass,
+        bandwidth->reader->measure(cancel != nullptr ? &cancel->flag : nullptr));
+    *gb_per_s = pass.best();
     return ok_status();
   });
 }

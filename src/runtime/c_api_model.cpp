@@ -72,9 +72,13 @@ tandem_sampling sampling_of(const SamplingParameters& from) {
 }
 
 Result<std::vector<RenderedPiece>> render(const Model& model, const tandem_message* messages,
-                                          size_t n_messages) {
+                                          size_t n_messages, const CancelFlag* cancel) {
   TANDEM_ASSIGN_OR_RETURN(const std::vector<ChatMessage> read, read_messages(messages, n_messages));
-  return model.render(read);
+  return model.render(read, cancel);
+}
+
+const CancelFlag* flag_of(const tandem_cancel* cancel) {
+  return cancel != nullptr ? &cancel->flag : nullptr;
 }
 
 Status check_ids(const int32_t* tokens, size_t n_tokens, uint32_t n_vocabulary) {
@@ -139,6 +143,7 @@ tandem_code tandem_model_tokenize(const tandem_model* model, const char* text, s
     Tokenizer::EncodeOptions encode;
     encode.add_special = in.add_special != 0;
     encode.parse_special = in.parse_special != 0;
+    encode.cancel = flag_of(in.cancel);
     const std::string_view view =
         text_bytes > 0 ? std::string_view(text, text_bytes) : std::string_view();
     TANDEM_ASSIGN_OR_RETURN(const std::vector<TokenId> ids,
@@ -164,14 +169,16 @@ tandem_code tandem_model_detokenize(const tandem_model* model, const int32_t* to
 }
 
 tandem_code tandem_model_count_tokens(const tandem_model* model, const tandem_message* messages,
-                                      size_t n_messages, size_t* n_tokens,
+                                      size_t n_messages, tandem_cancel* cancel, size_t* n_tokens,
                                       tandem_error** error) noexcept {
   return guarded(error, [&]() -> Status {
     TANDEM_REQUIRE_ARGUMENT(model);
     TANDEM_REQUIRE_ARGUMENT(n_tokens);
+    const CancelFlag* flag = flag_of(cancel);
     TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces,
-                            render(*model->model, messages, n_messages));
-    TANDEM_ASSIGN_OR_RETURN(const std::vector<TokenId> ids, model->model->tokenize_pieces(pieces));
+                            render(*model->model, messages, n_messages, flag));
+    TANDEM_ASSIGN_OR_RETURN(const std::vector<TokenId> ids,
+                            model->model->tokenize_pieces(pieces, flag));
     *n_tokens = ids.size();
     return ok_status();
   });
@@ -183,7 +190,7 @@ tandem_code tandem_model_render(const tandem_model* model, const tandem_message*
     TANDEM_REQUIRE_ARGUMENT(model);
     TANDEM_REQUIRE_ARGUMENT(text);
     TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces,
-                            render(*model->model, messages, n_messages));
+                            render(*model->model, messages, n_messages, nullptr));
     std::string joined;
     for (const RenderedPiece& piece : pieces) joined += piece.text;
     *text = copy_string(joined);

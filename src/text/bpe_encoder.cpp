@@ -1,5 +1,5 @@
-// Byte-level BPE: words are cut out by a PreTokenizer, then bytes are joined by the ranks of a list of
-// merges.  Bytes are bytes: text that is not UTF-8 comes back unchanged when it is decoded.
+// Byte-level BPE: words are cut out by a PreTokenizer, then bytes are joined by the ranks of a list
+// of merges.  Bytes are bytes: text that is not UTF-8 comes back unchanged when it is decoded.
 #include <array>
 #include <string>
 
@@ -14,7 +14,8 @@ namespace {
 // Every merge as (left token, right token) -> (rank, joined token).
 Result<PairTable> read_merges(const std::vector<std::string>& merges, const TokenTable& tokens) {
   PairTable table(merges.size());
-  if (merges.size() >= Joined::kNever) return corrupt("tokenizer.ggml.merges: more than 2^32 merges");
+  if (merges.size() >= Joined::kNever)
+    return corrupt("tokenizer.ggml.merges: more than 2^32 merges");
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const std::string_view merge = merges[rank];
     const auto wrong = [&](std::string_view what) {
@@ -44,6 +45,10 @@ Result<PairTable> read_merges(const std::vector<std::string>& merges, const Toke
   return table;
 }
 
+// How often the cancel flag is looked at: every millisecond or so.
+constexpr size_t kWordsBetweenLooks = 1024;
+constexpr size_t kSymbolsBetweenLooks = size_t{1} << 18;
+
 class BpeEncoder final : public TextEncoder {
  public:
   BpeEncoder(const TokenTable& tokens, PreTokenizer pre_tokenizer, PairTable merges,
@@ -65,10 +70,11 @@ class BpeEncoder final : public TextEncoder {
     TANDEM_RETURN_IF_ERROR(pre_tokenizer_.split(text, cancel, word_ends));
     std::vector<Symbol> symbols;
     Merger merger(cancel);
-    size_t begin = 0;
+    size_t begin = 0, n_words = 0;
     for (const uint32_t end : word_ends) {
-      if (cancel.cancelled()) return cancelled("cancelled while tokenizing");
-      TANDEM_RETURN_IF_ERROR(encode_word(text.substr(begin, end - begin), symbols, merger, out));
+      if (++n_words % kWordsBetweenLooks == 0 && cancel.cancelled()) return encoding_cancelled();
+      const std::string_view word = text.substr(begin, end - begin);
+      TANDEM_RETURN_IF_ERROR(encode_word(word, symbols, merger, cancel, out));
       begin = end;
     }
     return ok_status();
@@ -76,7 +82,7 @@ class BpeEncoder final : public TextEncoder {
 
  private:
   Status encode_word(std::string_view word, std::vector<Symbol>& symbols, Merger& merger,
-                     std::vector<TokenId>& out) const {
+                     const CancelFlag& cancel, std::vector<TokenId>& out) const {
     if (whole_words_first_ && word.size() <= TokenTable::kMaxTokenBytes) {
       if (const TokenId whole = tokens_.find_text_bytes(word); whole >= 0) {
         out.push_back(whole);
@@ -84,18 +90,23 @@ class BpeEncoder final : public TextEncoder {
       }
     }
     symbols.clear();
+    symbols.reserve(word.size());
     for (size_t i = 0; i < word.size(); ++i) {
+      if ((i + 1) % kSymbolsBetweenLooks == 0 && cancel.cancelled()) return encoding_cancelled();
       const TokenId id = byte_tokens_[static_cast<uint8_t>(word[i])];
       symbols.push_back({static_cast<uint32_t>(i), 1, id});
     }
-    const bool merged = merger.merge(symbols, [this](const Symbol& left, const Symbol& right) -> Joined {
-      if (left.id < 0 || right.id < 0) return {};
-      const PairTable::Value* found =
-          merges_.find(static_cast<uint32_t>(left.id), static_cast<uint32_t>(right.id));
-      return found ? Joined{found->first, found->second} : Joined{};
-    });
-    if (!merged) return cancelled("cancelled while tokenizing");
-    for (const Symbol& symbol : symbols) {
+    const bool merged =
+        merger.merge(symbols, [this](const Symbol& left, const Symbol& right) -> Joined {
+          if (left.id < 0 || right.id < 0) return {};
+          const PairTable::Value* found =
+              merges_.find(static_cast<uint32_t>(left.id), static_cast<uint32_t>(right.id));
+          return found ? Joined{found->first, found->second} : Joined{};
+        });
+    if (!merged) return encoding_cancelled();
+    for (size_t i = 0; i < symbols.size(); ++i) {
+      if ((i + 1) % kSymbolsBetweenLooks == 0 && cancel.cancelled()) return encoding_cancelled();
+      const Symbol& symbol = symbols[i];
       if (symbol.length == 0) continue;
       const TokenId id = symbol.id >= 0 ? symbol.id : unknown_;
       if (id < 0) return no_token_for_byte(static_cast<uint8_t>(word[symbol.begin]));
@@ -124,11 +135,13 @@ Result<std::unique_ptr<TextEncoder>> create_bpe_encoder(const VocabularyData& da
   TANDEM_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, PreTokenizer::create(data.pre_tokenizer));
   TANDEM_ASSIGN_OR_RETURN(PairTable merges, read_merges(data.merges, tokens));
   const auto unknown = static_cast<TokenId>(data.unknown.value_or(-1));
-  std::unique_ptr<TextEncoder> made = std::make_unique<BpeEncoder>(
-      tokens, std::move(pre_tokenizer), std::move(merges), looks_whole_words_up(data.pre_tokenizer),
-      unknown);
+  std::unique_ptr<TextEncoder> made =
+      std::make_unique<BpeEncoder>(tokens, std::move(pre_tokenizer), std::move(merges),
+                                   looks_whole_words_up(data.pre_tokenizer), unknown);
   return made;
 }
+
+Status encoding_cancelled() { return cancelled("cancelled while the text was made into tokens"); }
 
 Status no_token_for_byte(uint8_t byte) {
   constexpr char kDigits[] = "0123456789ABCDEF";

@@ -30,10 +30,12 @@ struct Joined {
 
 class Merger {
  public:
+  // `cancel` outlives the Merger.
   explicit Merger(const CancelFlag& cancel) : cancel_(cancel) {}
 
-  // join(const Symbol& left, const Symbol& right) -> Joined.  `symbols` cover adjacent text, none is
-  // empty; afterwards those with length > 0 are the result, in order.  False when cancelled.
+  // join(const Symbol& left, const Symbol& right) -> Joined.  `symbols` cover adjacent text, none
+  // is empty; afterwards those with length > 0 are the result, in order.  False: cancelled, and the
+  // symbols are of no use.
   template <typename Join>
   bool merge(std::span<Symbol> symbols, const Join& join) {
     if (symbols.size() > kFewSymbols) return merge_many(symbols, join);
@@ -41,12 +43,12 @@ class Merger {
     return true;
   }
 
-  // The two methods, for tests that compare them.  Few: look at every pair each time, n^2 but all in
-  // the first-level cache; measured faster than a heap below about 40 symbols.  Requires for few:
-  // at most kFewSymbols symbols.
+  // The two methods, for tests that compare them.  Few: look at every pair each time, n^2 but all
+  // in the first-level cache; measured faster than a heap below about 40 symbols.  Requires for
+  // few: at most kFewSymbols symbols.
   template <typename Join>
   void merge_few(std::span<Symbol> symbols, const Join& join);
-  // Many: a heap over a linked list, n log n.
+  // Many: a heap over a linked list, n log n; as merge().
   template <typename Join>
   bool merge_many(std::span<Symbol> symbols, const Join& join);
 
@@ -57,16 +59,57 @@ class Merger {
     uint64_t rank;    // order, then position of the left symbol
     uint32_t length;  // of both together; another length means that one of them has changed since
     int32_t id;
-    bool operator<(const Candidate& other) const { return rank > other.rank; }  // std heaps: max first
+    bool operator<(const Candidate& other) const {
+      return rank > other.rank;
+    }  // std heaps: max first
   };
 
-  // Looking at the flag costs little beside a step, but it is another processor's cache line.
-  bool stop_now(size_t step) const { return step % 4096 == 0 && cancel_.cancelled(); }
+  // Looked at this seldom, the flag costs nothing; in between lie a few milliseconds.
+  bool stop_at(size_t count) const { return count % 16384 == 0 && cancel_.cancelled(); }
+  void sift_down(size_t at);
+  bool make_heap();
+  bool link(uint32_t n);
+
+  static constexpr uint32_t kEnd = UINT32_MAX;
 
   const CancelFlag& cancel_;
   std::vector<Candidate> heap_;
   std::vector<uint32_t> next_, previous_;
 };
+
+// All parts of merge_many() look at the flag, because a word may be as long as the longest text:
+// they also touch new memory bit by bit instead of having it moved or filled at once.
+inline void Merger::sift_down(size_t at) {
+  const Candidate moving = heap_[at];
+  for (size_t child = 2 * at + 1; child < heap_.size(); child = 2 * at + 1) {
+    if (child + 1 < heap_.size() && heap_[child] < heap_[child + 1]) ++child;
+    if (!(moving < heap_[child])) break;
+    heap_[at] = heap_[child];
+    at = child;
+  }
+  heap_[at] = moving;
+}
+
+inline bool Merger::make_heap() {
+  for (size_t at = heap_.size() / 2; at-- > 0;) {
+    if (stop_at(at)) return false;
+    sift_down(at);
+  }
+  return true;
+}
+
+inline bool Merger::link(uint32_t n) {
+  next_.clear();
+  previous_.clear();
+  next_.reserve(n);
+  previous_.reserve(n);
+  for (uint32_t i = 0; i < n; ++i) {
+    if (stop_at(i)) return false;
+    next_.push_back(i + 1 < n ? i + 1 : kEnd);
+    previous_.push_back(i > 0 ? i - 1 : kEnd);
+  }
+  return true;
+}
 
 template <typename Join>
 void Merger::merge_few(std::span<Symbol> symbols, const Join& join) {
@@ -77,8 +120,9 @@ void Merger::merge_few(std::span<Symbol> symbols, const Join& join) {
   size_t n_live = n;
   for (size_t i = 0; i + 1 < n; ++i) pairs[i] = join(live[i], live[i + 1]);
   while (n_live > 1) {
-    const auto* best = std::min_element(
-        pairs, pairs + n_live - 1, [](const Joined& a, const Joined& b) { return a.order < b.order; });
+    const auto* best =
+        std::min_element(pairs, pairs + n_live - 1,
+                         [](const Joined& a, const Joined& b) { return a.order < b.order; });
     if (best->order == Joined::kNever) break;
     const size_t at = static_cast<size_t>(best - pairs);
     live[at].length += live[at + 1].length;
@@ -96,14 +140,9 @@ void Merger::merge_few(std::span<Symbol> symbols, const Join& join) {
 template <typename Join>
 bool Merger::merge_many(std::span<Symbol> symbols, const Join& join) {
   const auto n = static_cast<uint32_t>(symbols.size());
-  constexpr uint32_t kEnd = UINT32_MAX;
-  next_.resize(n);
-  previous_.resize(n);
-  for (uint32_t i = 0; i < n; ++i) {
-    next_[i] = i + 1 < n ? i + 1 : kEnd;
-    previous_[i] = i > 0 ? i - 1 : kEnd;
-  }
+  if (!link(n)) return false;
   heap_.clear();
+  heap_.reserve(size_t{2} * n);  // n - 1 pairs, and each of n - 1 joins adds one more at most
   const auto candidate = [&](uint32_t left, auto&& add) {
     const Symbol& a = symbols[left];
     const Symbol& b = symbols[next_[left]];
@@ -111,17 +150,17 @@ bool Merger::merge_many(std::span<Symbol> symbols, const Join& join) {
     if (joined.order == Joined::kNever) return;
     add(Candidate{uint64_t{joined.order} << 32 | left, a.length + b.length, joined.id});
   };
+  for (uint32_t i = 0; i + 1 < n; ++i) {
+    if (stop_at(i)) return false;
+    candidate(i, [&](const Candidate& c) { heap_.push_back(c); });
+  }
+  if (!make_heap()) return false;
   const auto push = [&](const Candidate& c) {
     heap_.push_back(c);
     std::push_heap(heap_.begin(), heap_.end());
   };
-  // One by one: with equal ranks, the common case of very long words, each stays where it is put.
-  for (uint32_t i = 0; i + 1 < n; ++i) {
-    if (stop_now(i)) return false;
-    candidate(i, push);
-  }
-  for (size_t step = 1; !heap_.empty(); ++step) {
-    if (stop_now(step)) return false;
+  for (size_t n_popped = 1; !heap_.empty(); ++n_popped) {
+    if (stop_at(n_popped)) return false;
     std::pop_heap(heap_.begin(), heap_.end());
     const Candidate best = heap_.back();
     heap_.pop_back();

@@ -1,6 +1,6 @@
-// SentencePiece's BPE: characters are joined by the scores of the pieces they make; characters without
-// a piece fall back to byte tokens.  Bytes that are not UTF-8 are characters of one byte, so they fall
-// back to their byte token and come back unchanged.
+// SentencePiece's BPE: characters are joined by the scores of the pieces they make; characters
+// without a piece fall back to byte tokens.  Bytes that are not UTF-8 are characters of one byte,
+// so they fall back to their byte token and come back unchanged.
 #include <array>
 #include <bit>
 #include <cmath>
@@ -14,6 +14,11 @@ namespace tandem {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+
+// How often the cancel flag is looked at: every few milliseconds.
+constexpr size_t kBytesBetweenLooks = size_t{1} << 20;
+constexpr size_t kSymbolsBetweenLooks = size_t{1} << 16;
+constexpr size_t kWordsBetweenLooks = 1024;
 
 // Higher scores first, as an order in which smaller is first.  Requires: not NaN.
 uint32_t order_of(float score) {
@@ -45,6 +50,26 @@ class SentencePieceEncoder final : public TextEncoder {
     std::string marked;
     marked.reserve(text.size() + text.size() / 4 + 3);
     if (after_special && add_space_prefix_) marked += kSpaceMark;
+    while (!text.empty()) {
+      if (cancel.cancelled()) return encoding_cancelled();
+      append_marked(text.substr(0, kBytesBetweenLooks), marked);
+      text.remove_prefix(std::min(kBytesBetweenLooks, text.size()));
+    }
+    if (marked.size() >= UINT32_MAX) return invalid_argument("text of 4 GiB or more");
+    Merger merger(cancel);
+    std::vector<Symbol> symbols;
+    std::string_view rest = marked;
+    for (size_t n_words = 1; !rest.empty(); ++n_words) {
+      if (n_words % kWordsBetweenLooks == 0 && cancel.cancelled()) return encoding_cancelled();
+      const size_t n = joins_over_word_start_ ? rest.size() : first_word_length(rest);
+      TANDEM_RETURN_IF_ERROR(encode_word(rest.substr(0, n), symbols, merger, cancel, out));
+      rest.remove_prefix(n);
+    }
+    return ok_status();
+  }
+
+ private:
+  static void append_marked(std::string_view text, std::string& marked) {
     for (const char c : text) {
       if (c == ' ') {
         marked += kSpaceMark;
@@ -52,20 +77,8 @@ class SentencePieceEncoder final : public TextEncoder {
         marked.push_back(c);
       }
     }
-    if (marked.size() >= UINT32_MAX) return invalid_argument("text of 4 GiB or more");
-    Merger merger(cancel);
-    std::vector<Symbol> symbols;
-    std::string_view rest = marked;
-    while (!rest.empty()) {
-      if (cancel.cancelled()) return cancelled("cancelled while tokenizing");
-      const size_t n = joins_over_word_start_ ? rest.size() : first_word_length(rest);
-      TANDEM_RETURN_IF_ERROR(encode_word(rest.substr(0, n), symbols, merger, out));
-      rest.remove_prefix(n);
-    }
-    return ok_status();
   }
 
- private:
   // Is there a space mark after something else than space marks?
   static bool has_inner_word_start(std::string_view written) {
     while (written.starts_with(kSpaceMark)) written.remove_prefix(kSpaceMark.size());
@@ -81,24 +94,31 @@ class SentencePieceEncoder final : public TextEncoder {
   }
 
   Status encode_word(std::string_view word, std::vector<Symbol>& symbols, Merger& merger,
-                     std::vector<TokenId>& out) const {
+                     const CancelFlag& cancel, std::vector<TokenId>& out) const {
     symbols.clear();
+    symbols.reserve(word.size());
     for (size_t at = 0; at < word.size();) {
+      if ((symbols.size() + 1) % kSymbolsBetweenLooks == 0 && cancel.cancelled()) {
+        return encoding_cancelled();
+      }
       const utf8::Character character = utf8::decode(word.substr(at));
       const bool whole = character.state == utf8::Character::State::kWhole;
       const uint32_t length = whole ? character.length : 1;
-      symbols.push_back({static_cast<uint32_t>(at), length,
-                         tokens_.find_text_written(word.substr(at, length))});
+      symbols.push_back(
+          {static_cast<uint32_t>(at), length, tokens_.find_text_written(word.substr(at, length))});
       at += length;
     }
-    const bool merged = merger.merge(symbols, [&](const Symbol& left, const Symbol& right) -> Joined {
-      const size_t length = size_t{left.length} + right.length;
-      if (length > tokens_.longest_text_written()) return {};
-      const TokenId id = tokens_.find_text_written(word.substr(left.begin, length));
-      return id < 0 ? Joined{} : Joined{orders_[static_cast<size_t>(id)], id};
-    });
-    if (!merged) return cancelled("cancelled while tokenizing");
-    for (const Symbol& symbol : symbols) {
+    const bool merged =
+        merger.merge(symbols, [&](const Symbol& left, const Symbol& right) -> Joined {
+          const size_t length = size_t{left.length} + right.length;
+          if (length > tokens_.longest_text_written()) return {};
+          const TokenId id = tokens_.find_text_written(word.substr(left.begin, length));
+          return id < 0 ? Joined{} : Joined{orders_[static_cast<size_t>(id)], id};
+        });
+    if (!merged) return encoding_cancelled();
+    for (size_t i = 0; i < symbols.size(); ++i) {
+      if ((i + 1) % kSymbolsBetweenLooks == 0 && cancel.cancelled()) return encoding_cancelled();
+      const Symbol& symbol = symbols[i];
       if (symbol.length == 0) continue;
       if (symbol.id >= 0) {
         out.push_back(symbol.id);
@@ -147,8 +167,8 @@ Result<std::unique_ptr<TextEncoder>> create_sentence_piece_encoder(const Vocabul
     }
   }
   const auto unknown = static_cast<TokenId>(data.unknown.value_or(-1));
-  std::unique_ptr<TextEncoder> made = std::make_unique<SentencePieceEncoder>(
-      tokens, data.scores, data.add_space_prefix, unknown);
+  std::unique_ptr<TextEncoder> made =
+      std::make_unique<SentencePieceEncoder>(tokens, data.scores, data.add_space_prefix, unknown);
   return made;
 }
 

@@ -5,6 +5,8 @@
 namespace tandem {
 namespace {
 
+constexpr size_t kBytesBetweenLooks = size_t{1} << 18;  // at the cancel flag
+
 bool is_special(TokenKind kind) {
   return kind == TokenKind::kControl || kind == TokenKind::kUserDefined;
 }
@@ -53,9 +55,8 @@ void SpecialMatcher::add(std::string_view text, TokenId id, bool control) {
 void SpecialMatcher::link() {
   std::vector<uint32_t> by_length(nodes_.size());
   for (uint32_t i = 0; i < by_length.size(); ++i) by_length[i] = i;
-  std::stable_sort(by_length.begin(), by_length.end(), [&](uint32_t a, uint32_t b) {
-    return nodes_[a].length < nodes_[b].length;
-  });
+  std::stable_sort(by_length.begin(), by_length.end(),
+                   [&](uint32_t a, uint32_t b) { return nodes_[a].length < nodes_[b].length; });
   for (const uint32_t i : by_length) {
     if (i == 0) continue;
     const auto [parent, byte] = edges_[i - 1];
@@ -83,12 +84,14 @@ uint32_t SpecialMatcher::step(uint32_t node, uint8_t byte) const {
 }
 
 std::vector<SpecialMatcher::Match> SpecialMatcher::find(std::string_view text,
-                                                        std::span<const Range> trusted) const {
+                                                        std::span<const Range> trusted,
+                                                        const CancelFlag& cancel) const {
   std::vector<Match> matches;
   if (nodes_.size() == 1 || (trusted.empty() && !has_user_defined_)) return matches;
   uint32_t node = 0;
   size_t n_ranges = trusted.size();  // ranges that begin at or before `at`
   for (size_t at = text.size(); at-- > 0;) {
+    if (at % kBytesBetweenLooks == 0 && cancel.cancelled()) break;
     node = step(node, static_cast<uint8_t>(text[at]));
     while (n_ranges > 0 && trusted[n_ranges - 1].begin > at) --n_ranges;
     const size_t trusted_end = n_ranges > 0 ? trusted[n_ranges - 1].end : 0;

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/progress.h"
 #include "text/hash_tables.h"
 #include "text/token_table.h"
 
@@ -31,9 +32,11 @@ class SpecialMatcher {
 
   explicit SpecialMatcher(const TokenTable& tokens);
 
-  // Matches in order, none overlapping.  Control tokens are found only whole inside one of `trusted`
-  // (ascending, apart from one another); user-defined ones anywhere.
-  std::vector<Match> find(std::string_view text, std::span<const Range> trusted) const;
+  // Matches in order, none overlapping.  Control tokens are found only whole inside one of
+  // `trusted` (ascending, apart from one another); user-defined ones anywhere.  Incomplete when
+  // `cancel` is set.
+  std::vector<Match> find(std::string_view text, std::span<const Range> trusted,
+                          const CancelFlag& cancel) const;
 
  private:
   // An Aho-Corasick automaton over the tokens written backwards, read from the end of the text: at
@@ -53,7 +56,7 @@ class SpecialMatcher {
 
   std::vector<Node> nodes_ = {Node{}};
   std::array<uint32_t, 256> root_children_{};
-  PairTable children_;                           // (node, byte) -> node, but for the root's
+  PairTable children_;                               // (node, byte) -> node, but for the root's
   std::vector<std::pair<uint32_t, uint8_t>> edges_;  // of node i + 1: parent and byte
   bool has_user_defined_ = false;
 };

@@ -23,7 +23,8 @@ class TextEncoder {
   virtual ~TextEncoder() = default;
 
   // Appends the tokens of `text`, any bytes, shorter than 4 GiB.  after_special: the text stands at
-  // the start or right after a special token.  kCancelled soon after `cancel` is set.
+  // the start or right after a special token.  kCancelled within 50 ms of
+  // `cancel`, however long a word is.
   virtual Status encode(std::string_view text, bool after_special, const CancelFlag& cancel,
                         std::vector<TokenId>& out) const = 0;
 };
@@ -32,6 +33,9 @@ Result<std::unique_ptr<TextEncoder>> create_bpe_encoder(const VocabularyData& da
                                                         const TokenTable& tokens);
 Result<std::unique_ptr<TextEncoder>> create_sentence_piece_encoder(const VocabularyData& data,
                                                                    const TokenTable& tokens);
+
+// What both say when they are cancelled.
+Status encoding_cancelled();
 
 // What both say when there is neither a token for a byte nor an unknown token.
 Status no_token_for_byte(uint8_t byte);

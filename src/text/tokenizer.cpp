@@ -59,7 +59,8 @@ Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds s
   // A character without a token of its own may become the unknown token: up to four bytes.
   longest_token_bytes_ = 4;
   for (TokenId id = 0; id < static_cast<TokenId>(tokens_.size()); ++id) {
-    longest_token_bytes_ = std::max(longest_token_bytes_, token_text(id, /*with_special=*/true).size());
+    longest_token_bytes_ =
+        std::max(longest_token_bytes_, token_text(id, /*with_special=*/true).size());
   }
   for (const std::string_view name : kEndNames) {
     const TokenId id = tokens_.find_written(name);
@@ -75,7 +76,8 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, EncodeOpti
 }
 
 Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pieces,
-                                                      bool add_special, const CancelFlag* cancel) const {
+                                                      bool add_special,
+                                                      const CancelFlag* cancel) const {
   std::string text;
   std::vector<SpecialMatcher::Range> trusted;
   for (const Piece& piece : pieces) {
@@ -109,7 +111,9 @@ Result<std::vector<TokenId>> Tokenizer::encode_trusting(
     const bool start = std::exchange(after_special, false);
     return encoder_->encode(text.substr(at, end - at), start, or_never(cancel), ids);
   };
-  for (const SpecialMatcher::Match& match : matcher_.find(text, trusted)) {
+  const std::vector<SpecialMatcher::Match> matches = matcher_.find(text, trusted, or_never(cancel));
+  if (or_never(cancel).cancelled()) return encoding_cancelled();
+  for (const SpecialMatcher::Match& match : matches) {
     TANDEM_RETURN_IF_ERROR(encode_until(match.begin));
     ids.push_back(match.id);
     at = match.end;

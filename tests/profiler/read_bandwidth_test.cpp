@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
+#include <thread>
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -11,9 +14,9 @@
 namespace tandem::profile {
 namespace {
 
-using ::testing::HasSubstr;
 using tandem::testing::fails_with;
 using tandem::testing::is_ok;
+using ::testing::HasSubstr;
 
 std::unique_ptr<Team> make_team(unsigned n_threads) {
   Team::Options options;
@@ -34,7 +37,9 @@ TEST(ReadBandwidth, GivesAFigureForEveryVariantThatAgreesWithTheWallClock) {
   auto bandwidth = ReadBandwidth::create(*team, 32 * kMiB);
   ASSERT_THAT(bandwidth, is_ok());
   const auto start = Clock::now();
-  const ReadBandwidth::Pass pass = (*bandwidth)->measure();
+  const auto measured = (*bandwidth)->measure();
+  ASSERT_THAT(measured, is_ok());
+  const ReadBandwidth::Pass& pass = *measured;
   const double seconds = seconds_since(start);
   double sum_of_parts = 0;
   for (double gb_per_s : pass.gb_per_s) {
@@ -60,7 +65,41 @@ TEST(ReadBandwidth, SharesOutBuffersOfAnyLength) {
   ASSERT_THAT(bandwidth, is_ok());
   EXPECT_LE((*bandwidth)->buffer_bytes(), 10 * kMiB + 12345);
   EXPECT_EQ((*bandwidth)->buffer_bytes() % (3 * 4096), 0u);
-  EXPECT_GT((*bandwidth)->measure().best(), 0);
+  const auto pass = (*bandwidth)->measure();
+  ASSERT_THAT(pass, is_ok());
+  EXPECT_GT(pass->best(), 0);
+}
+
+// Both calls take more than 50 ms for this buffer, on any machine.
+TEST(ReadBandwidth, EndsSoonWhenItIsCancelled) {
+  auto team = make_team(2);
+  const auto cancel_soon = [](CancelFlag& flag) {
+    return std::thread([&flag] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      flag.cancel();
+    });
+  };
+  CancelFlag flag;
+  std::thread canceller = cancel_soon(flag);
+  EXPECT_THAT(ReadBandwidth::create(*team, 512 * kMiB, &flag),
+              fails_with(Code::kCancelled, HasSubstr("cancelled")));
+  canceller.join();
+  auto bandwidth = ReadBandwidth::create(*team, 512 * kMiB);
+  ASSERT_THAT(bandwidth, is_ok());
+  double least_ms = INFINITY;
+  for (int i = 0; i < 3; ++i) {
+    flag.reset();
+    const auto start = Clock::now();
+    canceller = cancel_soon(flag);
+    EXPECT_THAT((*bandwidth)->measure(&flag), fails_with(Code::kCancelled, HasSubstr("cancelled")));
+    canceller.join();
+    least_ms = std::min(least_ms, 1000 * seconds_since(start));
+  }
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  EXPECT_LT(least_ms, 2000);
+#else
+  EXPECT_LT(least_ms, 100);
+#endif
 }
 
 TEST(ReadBandwidth, RefusesBuffersThatCannotBeSharedOut) {

@@ -108,7 +108,8 @@ TEST_F(AnswerTest, APromptThatDoesNotFitIsAnErrorWithBothNumbers) {
   const SessionPtr session = loaded_.session(40);
   const TokenRequest request(some_tokens(41), 5, seeded(loaded_.model.get(), 3));
   Error error;  // tokens are known at once
-  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_session_submit(session.get(), &request.request, error));
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+            tandem_session_submit(session.get(), &request.request, error));
   EXPECT_THAT(error.text(), ::testing::AllOf(HasSubstr("41"), HasSubstr("40")));
   tandem_request text = TANDEM_INIT(tandem_request);  // text when it has been tokenized
   std::string many_words;
@@ -117,7 +118,8 @@ TEST_F(AnswerTest, APromptThatDoesNotFitIsAnErrorWithBothNumbers) {
   text.text_bytes = many_words.size();
   const Answer refused = ask(session.get(), text);
   EXPECT_EQ(TANDEM_FINISH_ERROR, refused.done.event.finish);
-  EXPECT_THAT(refused.done.error_text, ::testing::AllOf(HasSubstr("the prompt has"), HasSubstr("the context 40")));
+  EXPECT_THAT(refused.done.error_text,
+              ::testing::AllOf(HasSubstr("the prompt has"), HasSubstr("the context 40")));
   EXPECT_EQ(0u, refused.done.event.n_kept);
   const TokenRequest fitting(some_tokens(20), 5, seeded(loaded_.model.get(), 3));
   EXPECT_EQ(5u, ask(session.get(), fitting.request).tokens.size());
@@ -228,7 +230,8 @@ TEST_F(AnswerTest, CountTokensIsWhatAPromptOfTheSameMessagesHas) {
                                      message("user", "tell of the sea")};
   size_t n = 0;
   Error error;
-  ASSERT_TANDEM_OK(tandem_model_count_tokens(loaded_.model.get(), messages, 2, &n, error), error);
+  ASSERT_TANDEM_OK(tandem_model_count_tokens(loaded_.model.get(), messages, 2, nullptr, &n, error),
+                   error);
   const SessionPtr session = loaded_.session();
   tandem_request request = TANDEM_INIT(tandem_request);
   request.messages = messages;

@@ -72,13 +72,13 @@ TEST_F(ArgumentsTest, NullIsNamedAndNeverFollowed) {
   expect_invalid("text",
                  [&](E x) { return tandem_model_detokenize(model, &token, 1, 0, nullptr, &n, x); });
   expect_invalid("model",
-                 [&](E x) { return tandem_model_count_tokens(nullptr, &said, 1, &n, x); });
+                 [&](E x) { return tandem_model_count_tokens(nullptr, &said, 1, nullptr, &n, x); });
   expect_invalid("messages",
-                 [&](E x) { return tandem_model_count_tokens(model, nullptr, 1, &n, x); });
-  expect_invalid("n_tokens",
-                 [&](E x) { return tandem_model_count_tokens(model, &said, 1, nullptr, x); });
-  expect_invalid("model",
-                 [&](E x) { return tandem_model_render(nullptr, &said, 1, &string, x); });
+                 [&](E x) { return tandem_model_count_tokens(model, nullptr, 1, nullptr, &n, x); });
+  expect_invalid("n_tokens", [&](E x) {
+    return tandem_model_count_tokens(model, &said, 1, nullptr, nullptr, x);
+  });
+  expect_invalid("model", [&](E x) { return tandem_model_render(nullptr, &said, 1, &string, x); });
   expect_invalid("text", [&](E x) { return tandem_model_render(model, &said, 1, nullptr, x); });
   expect_invalid("model",
                  [&](E x) { return tandem_model_default_sampling(nullptr, &sampling, x); });
@@ -168,8 +168,9 @@ TEST_F(ArgumentsTest, SamplingOutOfRangeIsRefused) {
   const auto refused = [&](const char* what, const std::function<void(tandem_sampling&)>& change) {
     TokenRequest request({7}, 1, greedy(model));
     change(request.sampling);
-    expect_invalid(
-        what, [&](tandem_error** x) { return tandem_session_submit(session, &request.request, x); });
+    expect_invalid(what, [&](tandem_error** x) {
+      return tandem_session_submit(session, &request.request, x);
+    });
   };
   refused("sampling.temperature", [](tandem_sampling& s) { s.temperature = -1; });
   refused("sampling.temperature", [](tandem_sampling& s) { s.temperature = NAN; });
@@ -335,7 +336,7 @@ TEST_F(ArgumentsTest, MessagesOfDifferentSizesAreRefused) {
                                message("user", "c")};
   size_t n = 0;
   const auto count = [&](tandem_error** x) {
-    return tandem_model_count_tokens(model, messages, 3, &n, x);
+    return tandem_model_count_tokens(model, messages, 3, nullptr, &n, x);
   };
   messages[1].struct_bytes += sizeof(void*);
   expect_invalid("messages[1].struct_bytes is 32, that of messages[0] is 24", count);
@@ -344,7 +345,7 @@ TEST_F(ArgumentsTest, MessagesOfDifferentSizesAreRefused) {
   tandem_message older = message("user", "a");  // that it holds more is not known to its size
   older.struct_bytes = offsetof(tandem_message, content);
   expect_invalid("messages[0].content is NULL", [&](tandem_error** x) {
-    return tandem_model_count_tokens(model, &older, 1, &n, x);
+    return tandem_model_count_tokens(model, &older, 1, nullptr, &n, x);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 
 #include "runtime/api.h"
@@ -46,7 +47,8 @@ tandem_event next(tandem_session* session, int timeout_ms = 60000) {
   return event;
 }
 
-// The middle of three times that `timed` takes, each after `prepare`: once, other programs may hold the processors.
+// The middle of three times that `timed` takes, each after `prepare`: once, other programs may hold
+// the processors.
 template <typename Prepare, typename Timed>
 double median_of_three(Prepare prepare, Timed timed) {
   std::array<double, 3> ms = {};
@@ -102,6 +104,44 @@ TEST_F(ConcurrencyTest, OfManyCallersAtOnceOneIsServed) {
     EXPECT_EQ(4, n_served + n_busy);
     EXPECT_GE(n_served, 1);  // a quick request may have ended before the last caller came
     for (int i = 0; i < n_served; ++i) EXPECT_EQ(2u, drain(session.get()).tokens.size());
+  }
+}
+
+TEST_F(ConcurrencyTest, CancelWhileTokensAreCounted) {
+  std::string text;
+  while (text.size() < (kSanitized ? 5'000'000 : 50'000'000)) text += "What light ";
+  tandem_message message = TANDEM_INIT(tandem_message);
+  message.role = "user";
+  message.content = text.c_str();
+  tandem_tokenize_options options = TANDEM_INIT(tandem_tokenize_options);
+  const std::unique_ptr<tandem_cancel, void (*)(tandem_cancel*)> cancel(tandem_cancel_create(),
+                                                                        tandem_cancel_free);
+  options.cancel = cancel.get();
+  size_t n = 0;
+  const std::function<tandem_code()> calls[] = {
+      [&] {
+        return tandem_model_count_tokens(loaded_.model.get(), &message, 1, cancel.get(), &n,
+                                         nullptr);
+      },
+      [&] {
+        return tandem_model_tokenize(loaded_.model.get(), text.data(), text.size(), &options,
+                                     nullptr, 0, &n, nullptr);
+      }};
+  for (const auto& call : calls) {
+    std::thread caller;
+    tandem_code code = TANDEM_OK;
+    const double ms = median_of_three(
+        [&] {
+          tandem_cancel_reset(cancel.get());
+          caller = std::thread([&] { code = call(); });
+          std::this_thread::sleep_for(100ms);
+        },
+        [&] {
+          tandem_cancel_trigger(cancel.get());
+          caller.join();
+        });
+    EXPECT_EQ(TANDEM_ERROR_CANCELLED, code);
+    EXPECT_LT(ms, kCancelMs);
   }
 }
 
@@ -287,7 +327,8 @@ TEST_F(ConcurrencyTest, ASlowLogitsCallbackBlocksOnlyItsOwnSession) {
   });
   while (!sleeper.entered) std::this_thread::sleep_for(1ms);
   const TokenRequest request(some_tokens(10), 30, seeded(loaded_.model.get(), 5));
-  EXPECT_EQ(30u, ask(quick.get(), request.request).tokens.size());  // while the callback still sleeps
+  EXPECT_EQ(30u,
+            ask(quick.get(), request.request).tokens.size());  // while the callback still sleeps
   sleeper.go_on = true;
   evaluation.join();
   EXPECT_EQ(caller, sleeper.thread);
@@ -299,14 +340,14 @@ TEST_F(ConcurrencyTest, ALogitsCallbackMayUseOtherSessions) {
   const auto evaluate_inner = [](void* user, size_t index, const float* logits, size_t n) {
     const std::vector<float> before(logits, logits + n);
     const int32_t token = some_tokens(20)[index];
-    EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(static_cast<tandem_session*>(user), &token, 1, nullptr, nullptr,
-                                                 nullptr));
+    EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(static_cast<tandem_session*>(user), &token, 1,
+                                                 nullptr, nullptr, nullptr));
     EXPECT_TRUE(std::equal(before.begin(), before.end(), logits));
     return 0;
   };
   const std::vector<int32_t> tokens = some_tokens(20);
-  EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(outer.get(), tokens.data(), tokens.size(), evaluate_inner, inner.get(),
-                                               nullptr));
+  EXPECT_EQ(TANDEM_OK, tandem_session_evaluate(outer.get(), tokens.data(), tokens.size(),
+                                               evaluate_inner, inner.get(), nullptr));
   EXPECT_EQ(tokens, held_tokens(inner.get()));
 }
 

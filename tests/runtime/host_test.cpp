@@ -128,17 +128,20 @@ TEST(Host, NothingOfItStaysAfterTheLastObjectIsGone) {
 TEST(Bandwidth, IsMeasuredAgainAndAgain) {
   tandem_bandwidth* bandwidth = nullptr;
   Error error;
-  ASSERT_TANDEM_OK(tandem_bandwidth_create(2, uint64_t{16} << 20, &bandwidth, error), error);
+  ASSERT_TANDEM_OK(tandem_bandwidth_create(2, uint64_t{16} << 20, nullptr, &bandwidth, error),
+                   error);
   for (int i = 0; i < 2; ++i) {
     double gb_per_s = 0;
-    EXPECT_TANDEM_OK(tandem_bandwidth_measure(bandwidth, &gb_per_s, error), error);
+    EXPECT_TANDEM_OK(tandem_bandwidth_measure(bandwidth, nullptr, &gb_per_s, error), error);
     EXPECT_GT(gb_per_s, 0.01);
     EXPECT_LT(gb_per_s, 10000);
   }
   tandem_bandwidth_free(bandwidth);
   double gb_per_s = 0;
-  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_bandwidth_create(0, 0, nullptr, nullptr));
-  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_bandwidth_measure(nullptr, &gb_per_s, nullptr));
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+            tandem_bandwidth_create(0, 0, nullptr, nullptr, nullptr));
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+            tandem_bandwidth_measure(nullptr, nullptr, &gb_per_s, nullptr));
   tandem_bandwidth_free(nullptr);
 }
 

@@ -54,12 +54,14 @@ TEST_F(SessionTest, SecondTurnEvaluatesOnlyWhatIsNew) {
   const size_t held = held_tokens(session.get()).size();
   ASSERT_EQ(first.done.event.n_kept, held);
 
-  const std::vector<tandem_message> conversation = {
-      message("user", "tell me of the sea"), message("assistant", first.text.c_str()), message("user", "and then")};
+  const std::vector<tandem_message> conversation = {message("user", "tell me of the sea"),
+                                                    message("assistant", first.text.c_str()),
+                                                    message("user", "and then")};
   size_t whole = 0, only_new = 0;
   Error error;
-  ASSERT_TANDEM_OK(
-      tandem_model_count_tokens(loaded_.model.get(), conversation.data(), 3, &whole, error), error);
+  ASSERT_TANDEM_OK(tandem_model_count_tokens(loaded_.model.get(), conversation.data(), 3, nullptr,
+                                             &whole, error),
+                   error);
   char* text = nullptr;
   ASSERT_TANDEM_OK(
       tandem_model_render(loaded_.model.get(), conversation.data() + 2, 1, &text, error), error);
@@ -75,8 +77,9 @@ TEST_F(SessionTest, SecondTurnEvaluatesOnlyWhatIsNew) {
 TEST_F(SessionTest, SecondTurnAnswersAsIfTheConversationWereNew) {
   const SessionPtr session = loaded_.session(), fresh = loaded_.session();
   const Answer first = say(loaded_, session.get(), {message("user", "tell me of the sea")}, 6);
-  const std::vector<tandem_message> conversation = {
-      message("user", "tell me of the sea"), message("assistant", first.text.c_str()), message("user", "and then")};
+  const std::vector<tandem_message> conversation = {message("user", "tell me of the sea"),
+                                                    message("assistant", first.text.c_str()),
+                                                    message("user", "and then")};
   const Answer second = say(loaded_, session.get(), conversation, 8);
   // The same tokens in one piece: what the session holds, spelled out.
   std::vector<int32_t> prompt = held_tokens(session.get());
@@ -92,8 +95,9 @@ TEST_F(SessionTest, AnEditedConversationKeepsTheCommonStart) {
       say(loaded_, session.get(), {message("user", "tell me of the hills and woods")}, 6);
   EXPECT_LT(edited.done.event.n_prompt_evaluated, edited.done.event.n_prompt_tokens);
   const SessionPtr fresh = loaded_.session();
-  EXPECT_EQ(say(loaded_, fresh.get(), {message("user", "tell me of the hills and woods")}, 6).tokens,
-            edited.tokens);
+  EXPECT_EQ(
+      say(loaded_, fresh.get(), {message("user", "tell me of the hills and woods")}, 6).tokens,
+      edited.tokens);
 }
 
 TEST_F(SessionTest, SamePromptAndSeedGiveTheSameTokensForOneAndTwoThreads) {
@@ -229,14 +233,16 @@ TEST_F(SessionTest, WhatWasTakenBackIsNotInTheFile) {
 // The same model but for its last bytes, which are weights.
 TEST_F(SessionTest, FileOfAModelWithOtherWeightsIsRefused) {
   std::string bytes = read_bytes(golden_model("qwen3moe"));
-  for (size_t i = bytes.size() - 4096; i < bytes.size(); i += 4) bytes[i] = static_cast<char>(bytes[i] ^ 1);
+  for (size_t i = bytes.size() - 4096; i < bytes.size(); i += 4)
+    bytes[i] = static_cast<char>(bytes[i] ^ 1);
   std::ofstream(folder_ / "tuned.gguf", std::ios::binary) << bytes;
   const Loaded tuned((folder_ / "tuned.gguf").string());
   const SessionPtr session = loaded_.session();
   evaluate(session.get(), some_tokens(10));
   ASSERT_EQ(TANDEM_OK, tandem_session_save(session.get(), (folder_ / "s").c_str(), nullptr));
   Error error;
-  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_session_load(tuned.session().get(), (folder_ / "s").c_str(), error));
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+            tandem_session_load(tuned.session().get(), (folder_ / "s").c_str(), error));
   EXPECT_THAT(error.text(), HasSubstr("another model"));
 }
 
@@ -413,13 +419,16 @@ TEST_F(SessionTest, ContextsThatDoNotFitTogetherAreRefusedUnlessForced) {
   tandem_session_info info = TANDEM_INIT(tandem_session_info);
   ASSERT_EQ(TANDEM_OK, tandem_session_get_info(loaded_.session(64).get(), &info, nullptr));
   // Two thirds of what is free: one such session fits, two do not.
-  const auto n_context = static_cast<uint32_t>(std::min<uint64_t>(ram.free_bytes * 2 / 3 / info.kv_bytes * 64, 1 << 27));
-  ASSERT_GT(n_context / 64 * info.kv_bytes, ram.free_bytes / 2) << "the model is too small for this machine";
+  const auto n_context = static_cast<uint32_t>(
+      std::min<uint64_t>(ram.free_bytes * 2 / 3 / info.kv_bytes * 64, 1 << 27));
+  ASSERT_GT(n_context / 64 * info.kv_bytes, ram.free_bytes / 2)
+      << "the model is too small for this machine";
   const Loaded roomy(golden_model("qwen3moe"), engine_options(1, n_context));
   const SessionPtr first = roomy.session();
   Error error;
   tandem_session* second = nullptr;
-  EXPECT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, tandem_session_create(roomy.engine.get(), nullptr, &second, error));
+  EXPECT_EQ(TANDEM_ERROR_OUT_OF_MEMORY,
+            tandem_session_create(roomy.engine.get(), nullptr, &second, error));
   EXPECT_GT(error->bytes_needed, error->bytes_available);
   EXPECT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, tandem_session_fork(first.get(), &second, error));
   EXPECT_NE(nullptr, roomy.session(64));

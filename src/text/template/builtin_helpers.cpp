@@ -105,7 +105,9 @@ Result<Value> change_case(Interpreter& interpreter, const Text& text, Case how) 
   TextBuilder out = interpreter.builder();
   std::string run;
   bool first = true;
+  size_t n_done = 0;
   for (size_t at = 0; at < text.bytes.size();) {
+    TANDEM_RETURN_IF_ERROR(interpreter.go_on(n_done++));
     const bool trusted = text.trusted_at(at);
     const uint32_t c = character_at(text.bytes, at);
     const bool upper = how == Case::kUpper || (how == Case::kSwap && is_lower(c)) ||

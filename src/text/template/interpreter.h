@@ -42,7 +42,8 @@ struct Scope {
 class Interpreter {
  public:
   // `now` is what strftime_now() tells; null leaves that function undefined.
-  Interpreter(const Syntax& syntax, const Limits& limits, const std::tm* now, const CancelFlag& cancel);
+  Interpreter(const Syntax& syntax, const Limits& limits, const std::tm* now,
+              const CancelFlag& cancel);
   ~Interpreter();
   Interpreter(const Interpreter&) = delete;
   Interpreter& operator=(const Interpreter&) = delete;
@@ -52,7 +53,10 @@ class Interpreter {
   // For the built-in functions.
   const Limits& limits() const { return limits_; }
   const std::tm* now() const { return now_; }
+  // Also where a cancelled rendering ends.
   Status charge(uint64_t steps);
+  // For loops over text whose steps were charged before: looks at the cancel flag now and then.
+  Status go_on(size_t n_done) { return n_done % 65536 == 65535 ? charge(0) : ok_status(); }
   Status charge_bytes(size_t bytes) { return charge(1 + bytes / 256); }
   Status charge_memory(uint64_t bytes);
   TextBuilder builder() const { return TextBuilder(limits_.text_bytes); }

@@ -241,14 +241,21 @@ Result<Value> text_slice(Interpreter& interpreter, const Text& text, const Value
   TANDEM_RETURN_IF_ERROR(interpreter.charge_memory(static_cast<uint64_t>(size) * sizeof(size_t)));
   TANDEM_RETURN_IF_ERROR(interpreter.charge(static_cast<uint64_t>(size) / 16));
   std::vector<size_t> begins;
+  begins.reserve(static_cast<size_t>(size));
   for (size_t byte = 0; byte < text.bytes.size(); byte += character_bytes(text.bytes, byte)) {
+    TANDEM_RETURN_IF_ERROR(interpreter.go_on(begins.size()));
     begins.push_back(byte);
   }
   TextBuilder out = interpreter.builder();
+  Status status;
+  size_t n_done = 0;
   visit_slice(at, [&](int64_t i) {
+    if (status.ok()) status = interpreter.go_on(n_done++);
+    if (!status.ok()) return;
     const size_t begin = begins[static_cast<size_t>(i)];
     out.append(text, begin, begin + character_bytes(text.bytes, begin));
   });
+  TANDEM_RETURN_IF_ERROR(status);
   return interpreter.make_text(out);
 }
 

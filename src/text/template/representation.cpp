@@ -194,7 +194,9 @@ class JsonWriter {
     TANDEM_RETURN_IF_ERROR(interpreter_.charge(1 + text.bytes.size() / 32));
     out_.append("\"", true);
     size_t copied = 0;
+    size_t n_done = 0;
     for (size_t at = 0; at < text.bytes.size();) {
+      TANDEM_RETURN_IF_ERROR(interpreter_.go_on(n_done++));
       const auto byte = static_cast<unsigned char>(text.bytes[at]);
       const bool ascii = byte < 0x80;
       if (!ascii && !style_.ensure_ascii) {

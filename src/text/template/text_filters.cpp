@@ -80,7 +80,9 @@ Result<Value> filter_wordcount(Interpreter& in, const Value& input, const Args&)
   TANDEM_ASSIGN_OR_RETURN(const Value text, to_string(in, input));
   int64_t count = 0;
   bool inside = false;
+  size_t n_done = 0;
   for (size_t at = 0; at < text.view().size(); at += character_bytes(text.view(), at)) {
+    TANDEM_RETURN_IF_ERROR(in.go_on(n_done++));
     const uint32_t c = character_at(text.view(), at);
     const bool word = c == '_' || c >= 0x80 || (c >= '0' && c <= '9') || is_cased(c);
     if (word && !inside) ++count;
