@@ -149,7 +149,7 @@ TANDEM_API tandem_code tandem_model_open(const char* path, tandem_model** out, t
 TANDEM_API void tandem_model_free(tandem_model* model) TANDEM_NOEXCEPT;
 TANDEM_API tandem_code tandem_model_get_info(const tandem_model* model, tandem_model_info* info,
                                              tandem_error** error) TANDEM_NOEXCEPT;
-/* {"info":{...},"metadata":{key: value or summary},"tensors":[{"name","type","shape","bytes","file","offset"}]} */
+/* {"info":{...},"warnings":["..."],"metadata":{key: value or summary},"tensors":[{"name","type","shape","bytes","file","offset"}]} */
 TANDEM_API tandem_code tandem_model_json(const tandem_model* model, char** json, tandem_error** error) TANDEM_NOEXCEPT;
 
 typedef struct tandem_tokenize_options {

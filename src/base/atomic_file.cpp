@@ -10,12 +10,15 @@
 #include <system_error>
 #include <utility>
 
+#include "base/bytes.h"
+
 namespace tandem {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kLongestName = 200;  // of the target, in the temporary name; file systems stop at 255
+constexpr size_t kLongestName =
+    200;  // of the target, in the temporary name; file systems stop at 255
 
 // What a link points to, if that exists; else the path itself.
 fs::path resolved(const fs::path& path) {
@@ -29,7 +32,8 @@ fs::path resolved(const fs::path& path) {
 std::string temporary_name(const fs::path& target) {
   static std::atomic<unsigned> count{0};
   const std::string name = target.filename().string().substr(0, kLongestName);
-  return (target.parent_path() / (name + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(count++)))
+  return (target.parent_path() /
+          (name + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(count++)))
       .string();
 }
 
@@ -39,7 +43,8 @@ std::optional<mode_t> permissions_of(const std::string& path) {
   return info.st_mode & mode_t{07777};
 }
 
-// So that the new name outlives a crash.  Some file systems cannot sync a folder; the file itself is safe by then.
+// So that the new name outlives a crash.  Some file systems cannot sync a folder; the file itself
+// is safe by then.
 void sync_folder_of(const std::string& path) {
   const fs::path folder = fs::path(path).parent_path();
   const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -63,7 +68,8 @@ Result<AtomicFile> AtomicFile::create(const fs::path& path, mode_t mode) {
 Status AtomicFile::create_beside(mode_t mode) {
   do {
     temporary_ = temporary_name(target_);
-    // A name that exists is left alone: it belongs to a process that ended, or somebody put a link there.
+    // A name that exists is left alone: it belongs to a process that ended, or somebody put a link
+    // there.
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
   } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) return failed(errno, "create");
@@ -77,6 +83,7 @@ AtomicFile::AtomicFile(AtomicFile&& other) noexcept
       target_(std::move(other.target_)),
       temporary_(std::move(other.temporary_)),
       fd_(std::exchange(other.fd_, -1)),
+      n_written_(other.n_written_),
       drive_is_full_(other.drive_is_full_) {}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
@@ -84,6 +91,7 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
   std::swap(target_, other.target_);
   std::swap(temporary_, other.temporary_);
   std::swap(fd_, other.fd_);
+  std::swap(n_written_, other.n_written_);
   std::swap(drive_is_full_, other.drive_is_full_);
   return *this;
 }
@@ -106,8 +114,12 @@ Status AtomicFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failed(errno, "write");
+    if (n < 0) {
+      const int error_number = errno;
+      return failed(error_number, ("write after " + format_bytes(n_written_)).c_str());
+    }
     bytes = bytes.subspan(static_cast<size_t>(n));
+    n_written_ += static_cast<uint64_t>(n);
   }
   return ok_status();
 }
@@ -120,7 +132,8 @@ Status AtomicFile::commit() {
   return ok_status();
 }
 
-Status write_file_atomically(const fs::path& path, std::span<const std::span<const std::byte>> contents, mode_t mode) {
+Status write_file_atomically(const fs::path& path,
+                             std::span<const std::span<const std::byte>> contents, mode_t mode) {
   TANDEM_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path, mode));
   for (const std::span<const std::byte> part : contents) TANDEM_RETURN_IF_ERROR(file.write(part));
   return file.commit();

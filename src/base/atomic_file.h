@@ -4,19 +4,20 @@
 //   TANDEM_RETURN_IF_ERROR(file.write(bytes));   // as often as needed
 //   return file.commit();
 //
-// Writes go to a new file beside the path; commit() syncs it and renames it over the path: after a crash there is the
-// old file or the new one.  Two writers of one path never meet: the last commit wins.  A link is followed, so the link
-// stays and what it points to is replaced.
+// Writes go to a new file beside the path; commit() syncs it and renames it over the path: after a
+// crash there is the old file or the new one.  Two writers of one path never meet: the last commit
+// wins.  A link is followed, so the link stays and what it points to is replaced.
 //
 // Threading: one thread at a time.
 // Ownership: owns the new file, and removes it unless commit() succeeded.
-// Errors: kIo and the like naming the path; kInvalidArgument when a folder, device or pipe has that name (renaming would
-// destroy /dev/null).
+// Errors: kIo and the like naming the path; kInvalidArgument when a folder, device or pipe has that
+// name (renaming would destroy /dev/null).
 #pragma once
 
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -40,7 +41,8 @@ class AtomicFile {
   bool drive_is_full() const { return drive_is_full_; }
 
  private:
-  AtomicFile(std::string path, std::string target) : path_(std::move(path)), target_(std::move(target)) {}
+  AtomicFile(std::string path, std::string target)
+      : path_(std::move(path)), target_(std::move(target)) {}
   Status create_beside(mode_t mode);
   Status failed(int error_number, const char* doing);
   void drop();
@@ -49,11 +51,13 @@ class AtomicFile {
   std::string target_;     // the same with links resolved
   std::string temporary_;  // beside target_
   int fd_ = -1;
+  uint64_t n_written_ = 0;
   bool drive_is_full_ = false;
 };
 
 // All of `contents`, one after the other.
-Status write_file_atomically(const std::filesystem::path& path, std::span<const std::span<const std::byte>> contents,
+Status write_file_atomically(const std::filesystem::path& path,
+                             std::span<const std::span<const std::byte>> contents,
                              mode_t mode = 0666);
 
 }  // namespace tandem

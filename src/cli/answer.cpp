@@ -43,7 +43,10 @@ Answer failed(const api::Error& error) {
 }  // namespace
 
 double Answer::prompt_tokens_per_s() const { return rate_of(n_prompt_evaluated, prompt_seconds); }
-double Answer::decode_tokens_per_s() const { return rate_of(n_generated, generate_seconds); }
+std::optional<double> Answer::decode_tokens_per_s() const {
+  if (n_generated < 2 || generate_seconds <= 0) return std::nullopt;
+  return rate_of(n_generated, generate_seconds);
+}
 
 Answer receive(Console& console, api::Session& session, bool stream) {
   const auto event_fd = session.event_fd();
@@ -85,8 +88,8 @@ std::string summary_of(const Answer& answer, uint32_t n_context) {
     text += ", prompt " + std::to_string(answer.n_prompt_evaluated) + " tok at " +
             format_rate(answer.prompt_tokens_per_s()) + " tok/s";
   }
-  if (answer.decode_tokens_per_s() > 0) {
-    text += ", decode " + format_rate(answer.decode_tokens_per_s()) + " tok/s";
+  if (const auto rate = answer.decode_tokens_per_s()) {
+    text += ", decode " + format_rate(*rate) + " tok/s";
   }
   return text + ", context " + std::to_string(answer.n_kept) + "/" + std::to_string(n_context);
 }

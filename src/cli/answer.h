@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,9 @@ struct Answer {
   uint64_t seed = 0;
 
   double prompt_tokens_per_s() const;
-  double decode_tokens_per_s() const;
+  // Nothing for fewer than two tokens: the first one comes with the prompt, so that the time may
+  // hold no decoding at all.
+  std::optional<double> decode_tokens_per_s() const;
 };
 
 // Takes the events of the request that was just submitted until it is done. Text is printed as it

@@ -8,6 +8,9 @@
 namespace tandem::cli {
 namespace {
 
+// A context that is smaller is a surprise unless somebody says so.
+constexpr uint32_t kUsualContext = 8192;
+
 struct ChatFlags {
   LoadFlags load;
   SamplingFlags sampling;
@@ -57,8 +60,11 @@ std::string model_line(const tandem_model_info& model, uint64_t weight_bytes) {
 
 std::string context_line(const tandem_model_info& model, uint32_t n_context, uint64_t seed) {
   std::string text = "context     " + std::to_string(n_context) + " tokens";
-  if (n_context != model.n_context_trained)
+  if (n_context != model.n_context_trained) {
     text += " (trained on " + std::to_string(model.n_context_trained) + ")";
+  } else if (n_context < kUsualContext) {
+    text += " (few, but all that it was trained on)";
+  }
   return text + ", seed " + std::to_string(seed);
 }
 

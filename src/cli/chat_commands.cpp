@@ -180,8 +180,15 @@ void Chat::save(const std::string& path) {
     failed_ = true;
     return console_.error(error);
   }
+  if (is_special_file(path)) {
+    return console_.dim_line("  saved " + path +
+                             " without the model's state: it is no regular file");
+  }
   const auto saved = session_.save(state_path(path));
-  if (!saved) return failed(saved.error());
+  if (!saved) {
+    console_.line("  saved " + path + " without the model's state: after /load it is read again");
+    return failed(saved.error());
+  }
   std::error_code ignored;
   const auto bytes = std::filesystem::file_size(state_path(path), ignored);
   console_.dim_line("  saved " + path + " and " + state_path(path) + " (" +

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "interrupts.h"
+#include "numbers.h"
 
 namespace tandem::cli {
 namespace {
@@ -62,20 +63,19 @@ AtomicFile::~AtomicFile() {
   if (!committed_ && !in_place_) ::unlink(part_path_.c_str());
 }
 
-bool AtomicFile::fail(const char* what) {
-  error_ = path_ + ": " + what + ": " + std::strerror(errno);
+bool AtomicFile::fail(const std::string& what, int error_number) {
+  error_ = path_ + ": " + what + ": " + std::strerror(error_number);
   return false;
 }
 
 bool AtomicFile::open() {
-  struct stat info = {};
-  in_place_ = ::stat(path_.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
+  in_place_ = is_special_file(path_);
   if (in_place_) {
     fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
-    return fd_ >= 0 || fail("cannot open");
+    return fd_ >= 0 || fail("cannot open", errno);
   }
   fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  return fd_ >= 0 || fail("cannot create");
+  return fd_ >= 0 || fail("cannot create", errno);
 }
 
 bool AtomicFile::write(const void* bytes, size_t n_bytes) {
@@ -83,19 +83,25 @@ bool AtomicFile::write(const void* bytes, size_t n_bytes) {
   while (n_bytes > 0) {
     const ssize_t n = ::write(fd_, at, n_bytes);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail("cannot write");
+    if (n < 0) return fail("cannot write after " + format_bytes(n_written_), errno);
     at += n;
     n_bytes -= static_cast<size_t>(n);
+    n_written_ += static_cast<uint64_t>(n);
   }
   return true;
 }
 
 bool AtomicFile::commit() {
   if (in_place_) return true;
-  if (::fsync(fd_) != 0) return fail("cannot write");
-  if (::rename(part_path_.c_str(), path_.c_str()) != 0) return fail("cannot rename");
+  if (::fsync(fd_) != 0) return fail("cannot write", errno);
+  if (::rename(part_path_.c_str(), path_.c_str()) != 0) return fail("cannot rename", errno);
   committed_ = true;
   return true;
+}
+
+bool is_special_file(const std::string& path) {
+  struct stat info = {};
+  return ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
 }
 
 bool write_file(const std::string& path, std::string_view content, std::string& error) {

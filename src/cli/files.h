@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,13 +28,17 @@ class AtomicFile {
   const std::string& error() const { return error_; }
 
  private:
-  bool fail(const char* what);
+  bool fail(const std::string& what, int error_number);
 
   std::string path_, part_path_, error_;
   int fd_ = -1;
+  uint64_t n_written_ = 0;
   bool committed_ = false;
   bool in_place_ = false;  // a device or a pipe: written to, never replaced
 };
+
+// A folder, device, pipe: nothing that a file beside it would belong to.
+bool is_special_file(const std::string& path);
 
 bool write_file(const std::string& path, std::string_view content, std::string& error);
 

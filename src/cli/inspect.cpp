@@ -109,6 +109,8 @@ int run_inspect(Console& console, const Arguments& arguments) {
   }
   const Json json = Json::parse(*text, nullptr, false);
   if (!flags.tensors && !flags.metadata) console.answer(summary_of(*info));
+  for (const Json& warning : json.value("warnings", Json::array()))
+    console.note(short_value(warning));
   if (flags.metadata) console.answer(metadata_of(json));
   if (flags.tensors) console.answer(tensors_of(json));
   return kExitOk;

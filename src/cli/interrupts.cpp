@@ -54,6 +54,9 @@ void install() {
   // A closed pipe is found by write(); the program then ends as if by the signal, after cleaning
   // up.
   handle(SIGPIPE, SIG_IGN);
+  // The same for a limit on the size of files (ulimit -f): a half-written file is removed, not
+  // left.
+  handle(SIGXFSZ, SIG_IGN);
 }
 
 int fd() { return event_fd.load(); }

@@ -82,20 +82,22 @@ std::optional<std::string> gather_prompt(Console& console, const RunFlags& flags
 }
 
 std::string json_of(const Answer& answer, const Loaded& loaded) {
-  const nlohmann::ordered_json object = {{"text", answer.text},
-                                         {"tokens", answer.tokens},
-                                         {"finish", finish_name(answer.finish)},
-                                         {"model", loaded.model_info.name},
-                                         {"prompt_tokens", answer.n_prompt_tokens},
-                                         {"prompt_tokens_evaluated", answer.n_prompt_evaluated},
-                                         {"generated_tokens", answer.n_generated},
-                                         {"prompt_seconds", answer.prompt_seconds},
-                                         {"generate_seconds", answer.generate_seconds},
-                                         {"prompt_tokens_per_s", answer.prompt_tokens_per_s()},
-                                         {"decode_tokens_per_s", answer.decode_tokens_per_s()},
-                                         {"load_seconds", loaded.engine_info.load_seconds},
-                                         {"context", loaded.engine_info.n_context},
-                                         {"seed", answer.seed}};
+  const auto decode_rate = answer.decode_tokens_per_s();
+  const nlohmann::ordered_json object = {
+      {"text", answer.text},
+      {"tokens", answer.tokens},
+      {"finish", finish_name(answer.finish)},
+      {"model", loaded.model_info.name},
+      {"prompt_tokens", answer.n_prompt_tokens},
+      {"prompt_tokens_evaluated", answer.n_prompt_evaluated},
+      {"generated_tokens", answer.n_generated},
+      {"prompt_seconds", answer.prompt_seconds},
+      {"generate_seconds", answer.generate_seconds},
+      {"prompt_tokens_per_s", answer.prompt_tokens_per_s()},
+      {"decode_tokens_per_s", decode_rate ? nlohmann::ordered_json(*decode_rate) : nullptr},
+      {"load_seconds", loaded.engine_info.load_seconds},
+      {"context", loaded.engine_info.n_context},
+      {"seed", answer.seed}};
   return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 

@@ -66,13 +66,18 @@ int run_tokenize(Console& console, const Arguments& arguments) {
   line.group("Text");
   line.flag("--special", flags.special, "control tokens written in the text become tokens");
   line.text("--decode", flags.decode, "IDS",
-            "the text of ids (separated by commas or spaces) instead");
+            "the text of ids instead: 12,7,99 or \"12 7 99\" or 12 7 99");
   line.group("Output");
   line.flag("--json", flags.json, "as a JSON object");
   if (const auto code = line.parse(console, arguments)) return *code;
   const auto path = line.take_model(console, flags.load.model);
   if (!path) return kExitUsage;
   auto text = flags.decode ? flags.decode : line.take_positional();
+  while (flags.decode) {
+    const auto more = line.take_positional();
+    if (!more) break;
+    *text += " " + *more;
+  }
   if (!line.all_taken(console)) return kExitUsage;
   const auto ids = flags.decode ? parse_ids(*text) : std::vector<int32_t>();
   if (!ids)

@@ -78,7 +78,7 @@ std::string Model::to_json() const {
   Json tensors = Json::array();
   for (const TensorInfo& tensor : file_.tensors()) tensors.push_back(tensor_json(tensor));
   return R"({"info":)" + text_of(info_json(info_, has_chat_template())) + R"(,"files":)" + text_of(file_.paths()) +
-         R"(,"metadata":)" + metadata_text(file_) + R"(,"tensors":)" + text_of(tensors) + "}";
+         R"(,"warnings":)" + text_of(tokenizer_->warnings()) + R"(,"metadata":)" + metadata_text(file_) + R"(,"tensors":)" + text_of(tensors) + "}";
 }
 
 }  // namespace tandem

@@ -1,6 +1,8 @@
 // Byte-level BPE: words are cut out by a PreTokenizer, then bytes are joined by the ranks of a list
 // of merges.  Bytes are bytes: text that is not UTF-8 comes back unchanged when it is decoded.
+#include <algorithm>
 #include <array>
+#include <iterator>
 #include <string>
 
 #include "text/byte_alphabet.h"
@@ -12,7 +14,10 @@ namespace tandem {
 namespace {
 
 // Every merge as (left token, right token) -> (rank, joined token).
-Result<PairTable> read_merges(const std::vector<std::string>& merges, const TokenTable& tokens) {
+// Files in use name tokens that their vocabulary has lost: such a merge can never happen and is
+// counted.
+Result<PairTable> read_merges(const std::vector<std::string>& merges, const TokenTable& tokens,
+                              size_t& n_unknown) {
   PairTable table(merges.size());
   if (merges.size() >= Joined::kNever)
     return corrupt("tokenizer.ggml.merges: more than 2^32 merges");
@@ -29,10 +34,11 @@ Result<PairTable> read_merges(const std::vector<std::string>& merges, const Toke
     }
     const std::string_view left = merge.substr(0, space), right = merge.substr(space + 1);
     const std::string both = std::string(left) + std::string(right);
-    for (const std::string_view part : {left, right, std::string_view(both)}) {
-      if (tokens.find_written(part) < 0) {
-        return wrong("\"" + std::string(part.substr(0, 64)) + "\" is not in the vocabulary");
-      }
+    const std::string_view parts[] = {left, right, both};
+    if (std::any_of(std::begin(parts), std::end(parts),
+                    [&](std::string_view part) { return tokens.find_written(part) < 0; })) {
+      ++n_unknown;
+      continue;
     }
     const TokenId a = tokens.find_text_written(left), b = tokens.find_text_written(right);
     const TokenId joined = tokens.find_text_written(both);
@@ -131,10 +137,17 @@ bool looks_whole_words_up(std::string_view pre_tokenizer) {
 }  // namespace
 
 Result<std::unique_ptr<TextEncoder>> create_bpe_encoder(const VocabularyData& data,
-                                                        const TokenTable& tokens) {
+                                                        const TokenTable& tokens,
+                                                        std::vector<std::string>& warnings) {
   TANDEM_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, PreTokenizer::create(data.pre_tokenizer));
-  TANDEM_ASSIGN_OR_RETURN(PairTable merges, read_merges(data.merges, tokens));
-  const auto unknown = static_cast<TokenId>(data.unknown.value_or(-1));
+  size_t n_unknown = 0;
+  TANDEM_ASSIGN_OR_RETURN(PairTable merges, read_merges(data.merges, tokens, n_unknown));
+  if (n_unknown > 0) {
+    warnings.push_back("tokenizer.ggml.merges: " + std::to_string(n_unknown) + " of " +
+                       std::to_string(data.merges.size()) +
+                       " name a token that is not in the vocabulary; they are left out");
+  }
+  const TokenId unknown = tokens.id_or_none(data.unknown);
   std::unique_ptr<TextEncoder> made =
       std::make_unique<BpeEncoder>(tokens, std::move(pre_tokenizer), std::move(merges),
                                    looks_whole_words_up(data.pre_tokenizer), unknown);

@@ -166,7 +166,7 @@ Result<std::unique_ptr<TextEncoder>> create_sentence_piece_encoder(const Vocabul
       return corrupt("tokenizer.ggml.scores[" + std::to_string(i) + "]: not a number");
     }
   }
-  const auto unknown = static_cast<TokenId>(data.unknown.value_or(-1));
+  const TokenId unknown = tokens.id_or_none(data.unknown);
   std::unique_ptr<TextEncoder> made =
       std::make_unique<SentencePieceEncoder>(tokens, data.scores, data.add_space_prefix, unknown);
   return made;

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,7 +31,8 @@ class TextEncoder {
 };
 
 Result<std::unique_ptr<TextEncoder>> create_bpe_encoder(const VocabularyData& data,
-                                                        const TokenTable& tokens);
+                                                        const TokenTable& tokens,
+                                                        std::vector<std::string>& warnings);
 Result<std::unique_ptr<TextEncoder>> create_sentence_piece_encoder(const VocabularyData& data,
                                                                    const TokenTable& tokens);
 

@@ -9,15 +9,17 @@ namespace {
 constexpr std::string_view kEndNames[] = {"<|im_end|>",    "<|eot_id|>", "<|end_of_text|>",
                                           "<|endoftext|>", "</s>",       "<|eom_id|>"};
 
-Status check_id(std::string_view field, std::optional<int64_t> id, const TokenTable& tokens,
-                std::optional<TokenId>& out) {
-  if (!id) return ok_status();
-  if (!tokens.contains(*id)) {
-    return corrupt("tokenizer.ggml." + std::string(field) + ": " + std::to_string(*id) +
-                   " is not one of the " + std::to_string(tokens.size()) + " tokens");
+// Files in use write 2^32 - 1 or -1 for a token that they do not have: as if they said nothing.
+std::optional<TokenId> checked_id(std::string_view field, std::optional<int64_t> id,
+                                  const TokenTable& tokens, std::vector<std::string>& warnings) {
+  const TokenId known = tokens.id_or_none(id);
+  if (known >= 0) return known;
+  if (id) {
+    warnings.push_back("tokenizer.ggml." + std::string(field) + ": " + std::to_string(*id) +
+                       " is not one of the " + std::to_string(tokens.size()) +
+                       " tokens; taken as absent");
   }
-  out = static_cast<TokenId>(*id);
-  return ok_status();
+  return std::nullopt;
 }
 
 // Kinds that stand for no text of their own.
@@ -30,18 +32,20 @@ bool is_silent(TokenKind kind) {
 Result<std::unique_ptr<const Tokenizer>> Tokenizer::create(VocabularyData data) {
   TANDEM_ASSIGN_OR_RETURN(TokenTable tokens, TokenTable::create(data));
   SpecialIds special;
-  TANDEM_RETURN_IF_ERROR(check_id("bos_token_id", data.bos, tokens, special.bos));
-  TANDEM_RETURN_IF_ERROR(check_id("eos_token_id", data.eos, tokens, special.eos));
-  TANDEM_RETURN_IF_ERROR(check_id("eot_token_id", data.eot, tokens, special.eot));
-  TANDEM_RETURN_IF_ERROR(check_id("eom_token_id", data.eom, tokens, special.eom));
-  TANDEM_RETURN_IF_ERROR(check_id("unknown_token_id", data.unknown, tokens, special.unknown));
-  TANDEM_RETURN_IF_ERROR(check_id("padding_token_id", data.padding, tokens, special.padding));
+  std::vector<std::string> warnings;
+  special.bos = checked_id("bos_token_id", data.bos, tokens, warnings);
+  special.eos = checked_id("eos_token_id", data.eos, tokens, warnings);
+  special.eot = checked_id("eot_token_id", data.eot, tokens, warnings);
+  special.eom = checked_id("eom_token_id", data.eom, tokens, warnings);
+  special.unknown = checked_id("unknown_token_id", data.unknown, tokens, warnings);
+  special.padding = checked_id("padding_token_id", data.padding, tokens, warnings);
   std::unique_ptr<Tokenizer> made(new Tokenizer(data, std::move(tokens), special));
   auto encoder = data.model == VocabularyData::Model::kBpe
-                     ? create_bpe_encoder(data, made->tokens_)
+                     ? create_bpe_encoder(data, made->tokens_, warnings)
                      : create_sentence_piece_encoder(data, made->tokens_);
   if (!encoder.ok()) return encoder.status();
   made->encoder_ = std::move(*encoder);
+  made->warnings_ = std::move(warnings);
   return std::unique_ptr<const Tokenizer>(std::move(made));
 }
 

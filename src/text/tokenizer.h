@@ -2,12 +2,13 @@
 //
 // Threading: immutable; all const methods may be called from any thread at once.
 // Ownership: owns its vocabulary; every string_view it returns dies with it.
-// Errors: create() gives kCorrupt or kUnsupported naming the field of the vocabulary; encoding gives
-// kInvalidArgument for text of 1 GiB or more and for bytes that the vocabulary cannot express.
+// Errors: create() gives kCorrupt or kUnsupported naming the field of the vocabulary; encoding
+// gives kInvalidArgument for text of 1 GiB or more and for bytes that the vocabulary cannot
+// express.
 //
-// Any bytes may be encoded, NUL and what is not UTF-8 included: such bytes are kept (one symbol each),
-// and decode(encode(text)) is the text again when the vocabulary has all bytes.  One exception:
-// SentencePiece writes a space as U+2581, so that character comes back as a space.
+// Any bytes may be encoded, NUL and what is not UTF-8 included: such bytes are kept (one symbol
+// each), and decode(encode(text)) is the text again when the vocabulary has all bytes.  One
+// exception: SentencePiece writes a space as U+2581, so that character comes back as a space.
 #pragma once
 
 #include <memory>
@@ -33,8 +34,8 @@ class Tokenizer {
   static Result<std::unique_ptr<const Tokenizer>> create(VocabularyData data);
 
   struct EncodeOptions {
-    bool add_special = false;    // bos and eos as the model wants them
-    bool parse_special = false;  // what looks like a control token in the text becomes one
+    bool add_special = false;            // bos and eos as the model wants them
+    bool parse_special = false;          // what looks like a control token in the text becomes one
     const CancelFlag* cancel = nullptr;  // looked at every few milliseconds; kCancelled when set
   };
   // User-defined tokens are found in any text, whatever the options say.
@@ -58,6 +59,10 @@ class Tokenizer {
   // Undoes encode(): the space that SentencePiece added before the first text is dropped.
   std::string decode(std::span<const TokenId> ids, bool with_special) const;
 
+  // What in the vocabulary makes no sense and was left out, a line each; few, whatever the file
+  // holds.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
   size_t size() const { return tokens_.size(); }
   TokenKind kind(TokenId id) const { return tokens_.kind(id); }
 
@@ -72,7 +77,8 @@ class Tokenizer {
   std::optional<TokenId> padding() const { return special_.padding; }
   bool adds_bos() const { return add_bos_; }
   bool adds_eos() const { return add_eos_; }
-  // Text at the start of an encode() gets a space in front: encoding a conversation in parts is not the same.
+  // Text at the start of an encode() gets a space in front: encoding a conversation in parts is not
+  // the same.
   bool adds_space_prefix() const { return drops_first_space_; }
 
   // Bytes of the longest token: a text of n bytes has at least n over this many tokens.
@@ -88,14 +94,15 @@ class Tokenizer {
 
   Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds special);
 
-  Result<std::vector<TokenId>> encode_trusting(
-      std::string_view text, std::span<const SpecialMatcher::Range> trusted, bool add_special,
-      const CancelFlag* cancel) const;
+  Result<std::vector<TokenId>> encode_trusting(std::string_view text,
+                                               std::span<const SpecialMatcher::Range> trusted,
+                                               bool add_special, const CancelFlag* cancel) const;
 
   TokenTable tokens_;
   SpecialMatcher matcher_;
   SpecialIds special_;
   std::vector<TokenId> ends_;  // sorted
+  std::vector<std::string> warnings_;
   bool add_bos_;
   bool add_eos_;
   bool drops_first_space_;

@@ -75,6 +75,16 @@ TEST(Tokenize, GivesBackTheTextThatItTook) {
   EXPECT_EQ(tandem({"tokenize", golden("qwen3.gguf"), "--decode", ids.out}).out, text);
 }
 
+TEST(Tokenize, DecodesIdsHoweverTheyAreWritten) {
+  const std::string model = golden("qwen3.gguf");
+  const std::string expected = tandem({"tokenize", model, "--decode", "10,11,12"}).out;
+  EXPECT_FALSE(expected.empty());
+  EXPECT_EQ(tandem({"tokenize", model, "--decode", "10 11 12"}).out, expected);
+  EXPECT_EQ(tandem({"tokenize", model, "--decode", "10", "11", "12"}).out, expected);
+  EXPECT_EQ(tandem({"tokenize", "-m", model, "--decode", "10", "11", "12"}).out, expected);
+  EXPECT_EQ(tandem({"tokenize", model, "--decode", "10", "eleven"}).exit_code, 2);
+}
+
 TEST(Tokenize, KeepsControlTokensTextUnlessAsked) {
   const std::string model = golden("qwen3.gguf");
   EXPECT_EQ(tandem({"tokenize", model, "<|im_end|>", "--special"}).out, "3\n");
@@ -125,6 +135,20 @@ TEST(Logits, LeaveNothingBehindWhenTheyFail) {
       tandem({"logits", golden("qwen3.gguf"), "--tokens", "1,999999", "--output", output});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Logits, OnAFullDriveNameTheFileAndLeaveTheOldOne) {
+  const TemporaryFolder folder;
+  const std::string output = folder / "logits.bin";
+  write(output, "old");
+  std::string ids = "1";
+  for (int i = 0; i < 100; ++i) ids += ",1";
+  const Outcome outcome = tandem_on_a_full_drive(
+      {"logits", golden("qwen3.gguf"), "--tokens", ids, "--output", output}, 20000);
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("logits.bin: cannot write after 20 kB: File too large"));
+  EXPECT_EQ(content_of(output), "old");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
 }
 
 TEST(Logits, SayWhichFileCannotBeWritten) {
@@ -218,6 +242,19 @@ TEST(Synth, RefusesANameItDoesNotKnow) {
   EXPECT_NE(outcome.exit_code, 0);
   EXPECT_THAT(outcome.err, HasSubstr("llama-3.2-1b"));
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Synth, OnAFullDriveNamesTheFileAndLeavesTheOldOne) {
+  const TemporaryFolder folder;
+  const std::string output = folder / "model.gguf";
+  write(output, "old");
+  const Outcome outcome = tandem_on_a_full_drive(
+      {"synth", output, "--like", "llama-3.2-1b", "--layers", "1"}, 10'000'000);
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("model.gguf: write after "));
+  EXPECT_THAT(outcome.err, HasSubstr("File too large"));
+  EXPECT_EQ(content_of(output), "old");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
 }
 
 TEST(Machine, IsAMachineFileAndATable) {

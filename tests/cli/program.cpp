@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -105,7 +106,8 @@ Outcome drive(pid_t process, int in, int out, int err, std::string_view input, s
   return outcome;
 }
 
-Outcome start(const std::vector<std::string>& arguments, std::string_view input, size_t most_out) {
+Outcome start(const std::vector<std::string>& arguments, std::string_view input, size_t most_out,
+              size_t most_file = SIZE_MAX) {
   ::signal(SIGPIPE, SIG_IGN);
   int in[2], out[2], err[2];
   if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
@@ -113,6 +115,10 @@ Outcome start(const std::vector<std::string>& arguments, std::string_view input,
   const pid_t process = ::fork();
   if (process == 0) {
     ::signal(SIGPIPE, SIG_DFL);
+    if (most_file != SIZE_MAX) {
+      const rlimit limit = {most_file, most_file};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+    }
     ::dup2(in[0], STDIN_FILENO);
     ::dup2(out[1], STDOUT_FILENO);
     ::dup2(err[1], STDERR_FILENO);
@@ -132,6 +138,11 @@ Outcome tandem(const std::vector<std::string>& arguments, std::string_view input
 
 Outcome tandem_with_reader_that_leaves(const std::vector<std::string>& arguments, size_t n_bytes) {
   return start(arguments, "", n_bytes);
+}
+
+Outcome tandem_on_a_full_drive(const std::vector<std::string>& arguments, size_t n_bytes,
+                               std::string_view input) {
+  return start(arguments, input, SIZE_MAX, n_bytes);
 }
 
 TerminalProgram::TerminalProgram(const std::vector<std::string>& arguments,
@@ -172,8 +183,8 @@ bool TerminalProgram::read_some(int timeout_ms) {
   return n > 0;
 }
 
-bool TerminalProgram::shows(std::string_view text) {
-  const auto end = steady_clock::now() + std::chrono::seconds(20);
+bool TerminalProgram::shows_within(std::string_view text, double seconds) {
+  const auto end = steady_clock::now() + milliseconds(static_cast<int64_t>(1000 * seconds));
   while (steady_clock::now() < end) {
     const size_t found = all_.find(text, looked_at_);
     if (found != std::string::npos) {

@@ -24,6 +24,10 @@ Outcome tandem(const std::vector<std::string>& arguments, std::string_view input
 // The same with standard output closed early: after `n_bytes` were read.
 Outcome tandem_with_reader_that_leaves(const std::vector<std::string>& arguments, size_t n_bytes);
 
+// The same where no file may grow past `n_bytes`, as on a full drive.
+Outcome tandem_on_a_full_drive(const std::vector<std::string>& arguments, size_t n_bytes,
+                               std::string_view input = "");
+
 // The program on a pseudo-terminal. Ends it when it goes.
 class TerminalProgram {
  public:
@@ -35,8 +39,10 @@ class TerminalProgram {
 
   void type(std::string_view keys);
   // Waits until what came since the last wait holds the text; false after 20 seconds.
-  bool shows(std::string_view text);
-  // The prompt is there and the terminal takes keys one by one: until then Ctrl-D means something else.
+  bool shows(std::string_view text) { return shows_within(text, 20); }
+  bool shows_within(std::string_view text, double seconds);
+  // The prompt is there and the terminal takes keys one by one: until then Ctrl-D means something
+  // else.
   bool prompts();
   // Waits for so many more bytes of anything; false after 20 seconds.
   bool shows_more(size_t n_bytes);

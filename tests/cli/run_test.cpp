@@ -45,8 +45,8 @@ TEST(Run, TellsTheFlagsThatHelpAModelThatDoesNotFit) {
   const Outcome outcome = run({"-p", "hello", "-c", "100000000"});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.err, ContainsRegex("error: needs .*, .* are free\n"
-                                        "       use a context of at most ([0-9]+) tokens "
-                                        "\\(--ctx ([0-9]+)\\), or --force\n"));
+                                         "       use a context of at most ([0-9]+) tokens "
+                                         "\\(--ctx ([0-9]+)\\), or --force\n"));
 }
 
 TEST(Run, UsesNoEscapeSequencesInAPipe) {
@@ -202,6 +202,51 @@ TEST(Chat, SavesAndLoadsAConversation) {
   EXPECT_THAT(loaded.err, HasSubstr("1 turns loaded\n"));
   EXPECT_THAT(loaded.err, HasSubstr("system: be brief"));
   EXPECT_THAT(loaded.err, Not(HasSubstr("context     0/")));
+}
+
+TEST(Chat, SavesNoStateBesideADevice) {
+  const Outcome outcome = tandem({"chat", kModel, "-n", "4"}, "hello\n/save /dev/null\n");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("saved /dev/null without the model's state"));
+  EXPECT_FALSE(std::filesystem::exists("/dev/null.state"));
+}
+
+TEST(Chat, SavesNothingOverAFolder) {
+  const TemporaryFolder folder;
+  const std::string target = folder / "talks";
+  std::filesystem::create_directory(target);
+  const Outcome outcome = tandem({"chat", kModel, "-n", "4"}, "hello\n/save " + target + "\n");
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("talks: cannot open: Is a directory"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
+}
+
+TEST(Chat, SaysOnAFullDriveWhatWasNotSaved) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "talk.json";
+  const Outcome outcome =
+      tandem_on_a_full_drive({"chat", kModel, "-n", "4"}, 2000, "hello\n/save " + file + "\n");
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("talk.json.state: write after 2.0 kB: File too large"));
+  EXPECT_THAT(outcome.err, HasSubstr("talk.json without the model's state"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1)
+      << "more than the conversation";
+}
+
+TEST(Chat, SaysWhenTheContextIsSmallByTraining) {
+  EXPECT_THAT(tandem({"chat", kModel}, "").err, HasSubstr("few, but all that it was trained on"));
+}
+
+TEST(Run, LeavesTheRateOutForOneToken) {
+  const Outcome one = tandem({"run", kModel, "-p", "hello", "-n", "1", "-s", "1"});
+  EXPECT_THAT(one.err, HasSubstr("1 tok, "));
+  EXPECT_THAT(one.err, Not(HasSubstr("decode")));
+  EXPECT_TRUE(
+      json_of(tandem({"run", kModel, "-p", "hello", "-n", "1", "--json"}))["decode_tokens_per_s"]
+          .is_null());
+  EXPECT_GT(
+      json_of(run({"-p", "hello", "--json", "--temp", "0"}))["decode_tokens_per_s"].get<double>(),
+      0);
 }
 
 TEST(Chat, RefusesAConversationThatIsNone) {

@@ -1,10 +1,14 @@
 // chat on a terminal of its own.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
 #include "cli/program.h"
+#include "status_matchers.h"
 
 namespace tandem::testing {
 namespace {
@@ -64,6 +68,56 @@ TEST(Terminal, CtrlCEndsRunAndKeepsWhatWasWritten) {
   ASSERT_TRUE(run.shows("interrupted: ")) << run.seen();
   ASSERT_TRUE(run.shows(" tokens were written.")) << run.seen();
   EXPECT_EQ(run.exit_code(), 130) << run.seen();
+}
+
+size_t n_files(const TemporaryFolder& folder) {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder.path()), {}));
+}
+
+TEST(Terminal, CtrlCEndsSynthAndRemovesTheFile) {
+  const TemporaryFolder folder;
+  TerminalProgram synth(
+      {"synth", folder / "model.gguf", "--like", "llama-3.1-8b", "--layers", "2"});
+  ASSERT_TRUE(synth.shows("writing ")) << synth.seen();
+  synth.type(kCtrlC);
+  EXPECT_TRUE(synth.shows("interrupted: ")) << synth.seen();
+  EXPECT_TRUE(synth.shows("written; nothing was kept.")) << synth.seen();
+  EXPECT_EQ(synth.exit_code(), 130) << synth.seen();
+  EXPECT_EQ(n_files(folder), 0u);
+}
+
+TEST(Terminal, CtrlCEndsLogitsAndRemovesTheFile) {
+  const TemporaryFolder folder;
+  std::string ids = "1";
+  for (int i = 0; i < 50000; ++i) ids += ",1";
+  TerminalProgram logits({"logits", golden("qwen2-tied.gguf"), "-c", "60000", "--tokens", ids,
+                          "--output", folder / "logits.bin"});
+  ASSERT_TRUE(logits.shows("writing ")) << logits.seen();
+  logits.type(kCtrlC);
+  EXPECT_TRUE(logits.shows("computed; nothing was kept.")) << logits.seen();
+  EXPECT_EQ(logits.exit_code(), 130) << logits.seen();
+  EXPECT_EQ(n_files(folder), 0u);
+}
+
+TEST(Terminal, CtrlCEndsPerplexity) {
+  const TemporaryFolder folder;
+  std::ofstream text(folder / "text.txt");
+  for (int i = 0; i < 100000; ++i) text << "the cat sat on the mat\n";
+  text.close();
+  TerminalProgram perplexity(
+      {"perplexity", golden("qwen2-tied.gguf"), "-f", folder / "text.txt", "-c", "4000"});
+  ASSERT_TRUE(perplexity.shows("reading")) << perplexity.seen();
+  perplexity.type(kCtrlC);
+  EXPECT_TRUE(perplexity.shows("windows were read; no result.")) << perplexity.seen();
+  EXPECT_EQ(perplexity.exit_code(), 130) << perplexity.seen();
+}
+
+TEST(Terminal, CtrlCEndsBench) {
+  TerminalProgram bench({"bench", golden("qwen2-tied.gguf"), "-r", "1000"});
+  ASSERT_FALSE(bench.shows_within("interrupted", 1.0)) << bench.seen();
+  bench.type(kCtrlC);
+  EXPECT_TRUE(bench.shows("interrupted: 0 of 1 depths were measured.")) << bench.seen();
+  EXPECT_EQ(bench.exit_code(), 130) << bench.seen();
 }
 
 TEST(Terminal, APasteOfSeveralLinesIsOneMessage) {

@@ -12,12 +12,12 @@ namespace tandem {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using testing::byte_vocabulary;
+using ::testing::ElementsAre;
 using testing::fails_with;
+using ::testing::HasSubstr;
 using testing::is_ok;
+using ::testing::IsEmpty;
 using testing::piece_vocabulary;
 using namespace std::string_literals;
 
@@ -36,7 +36,8 @@ std::vector<TokenId> encoded(const Tokenizer& tokenizer, std::string_view text,
 
 std::vector<std::string> token_texts(const Tokenizer& tokenizer, std::string_view text) {
   std::vector<std::string> texts;
-  for (const TokenId id : encoded(tokenizer, text)) texts.emplace_back(tokenizer.token_text(id, true));
+  for (const TokenId id : encoded(tokenizer, text))
+    texts.emplace_back(tokenizer.token_text(id, true));
   return texts;
 }
 
@@ -94,7 +95,9 @@ TEST(TokenizerPieces, MergesByScoreAndEqualScoresFromTheLeft) {
 }
 
 TEST(TokenizerPieces, AddsOneSpaceInFrontAndDropsItAgain) {
-  const auto tokenizer = made(piece_vocabulary({"\xE2\x96\x81", "a", "\xE2\x96\x81" "a"}));
+  const auto tokenizer = made(piece_vocabulary({"\xE2\x96\x81", "a",
+                                                "\xE2\x96\x81"
+                                                "a"}));
   EXPECT_THAT(token_texts(*tokenizer, "a a"), ElementsAre(" a", " a"));
   EXPECT_EQ(tokenizer->decode(encoded(*tokenizer, "a a"), false), "a a");
   EXPECT_EQ(tokenizer->decode(encoded(*tokenizer, "  a", {.add_special = true}), false), "  a");
@@ -112,7 +115,9 @@ TEST(TokenizerPieces, FallsBackToBytesAlsoForWhatIsNotUtf8) {
 }
 
 TEST(TokenizerPieces, PiecesOverWordBordersAreFound) {
-  auto data = piece_vocabulary({"a", "\xE2\x96\x81", "a\xE2\x96\x81", "a\xE2\x96\x81" "a"});
+  auto data = piece_vocabulary({"a", "\xE2\x96\x81", "a\xE2\x96\x81",
+                                "a\xE2\x96\x81"
+                                "a"});
   data.add_space_prefix = false;
   EXPECT_THAT(token_texts(*made(data), "a a"), ElementsAre("a a"));
 }
@@ -174,7 +179,8 @@ TEST(TokenizerSpecial, ControlTokenNeedsAllItsBytesTrusted) {
   EXPECT_EQ(n_ends({{"<|im_", true}, {"end|>", false}}), 0);
   EXPECT_EQ(n_ends({{"<|im_", false}, {"end|>", true}}), 0);
   EXPECT_EQ(n_ends({{"<|im_", true}, {"", false}, {"end|>", true}}), 1) << "nothing is in between";
-  EXPECT_EQ(n_ends({{"x", true}, {"<|im_end|>", false}, {"<|im_end|>", true}, {"<|im_end|>", false}}), 1);
+  EXPECT_EQ(
+      n_ends({{"x", true}, {"<|im_end|>", false}, {"<|im_end|>", true}, {"<|im_end|>", false}}), 1);
 }
 
 TEST(TokenizerSpecial, ShorterTrustedTokenIsFoundUnderALongerUntrustedOne) {
@@ -221,7 +227,8 @@ TEST(TokenizerSpecial, KnowsWhatEndsAnAnswer) {
   EXPECT_TRUE(tokenizer->is_end_of_generation(*tokenizer->eos()));
   EXPECT_TRUE(tokenizer->is_end_of_generation(5));
   EXPECT_TRUE(tokenizer->is_end_of_generation(*tokenizer->find("<|im_end|>")));
-  EXPECT_FALSE(tokenizer->is_end_of_generation(*tokenizer->find("<|endoftext|>"))) << "not a control token";
+  EXPECT_FALSE(tokenizer->is_end_of_generation(*tokenizer->find("<|endoftext|>")))
+      << "not a control token";
   EXPECT_FALSE(tokenizer->is_end_of_generation(-1));
 }
 
@@ -264,12 +271,14 @@ TEST(HostileVocabulary, InfiniteScoresStillOrder) {
   EXPECT_THAT(token_texts(*made(data), "aba"), ElementsAre("a", "ba"));
 }
 
-TEST(HostileVocabulary, MergesNamingUnknownTokens) {
-  for (const char* merge : {"a zz", "zz a", "x y"}) {
-    auto data = byte_vocabulary({"a b"});
-    data.merges.push_back(merge);
-    expect_refused(data, "tokenizer.ggml.merges[1]");
-  }
+// Files in use hold such merges: they can never happen, and the others keep their ranks.
+TEST(HostileVocabulary, MergesNamingUnknownTokensAreLeftOutAndCounted) {
+  auto data = byte_vocabulary({"a b", "b c"});
+  data.merges.insert(data.merges.begin() + 1, {"a zz", "zz a", "x y"});
+  const auto tokenizer = made(data);
+  EXPECT_THAT(token_texts(*tokenizer, "abcbc"), ElementsAre("ab", "c", "bc"));
+  EXPECT_THAT(tokenizer->warnings(),
+              ElementsAre(HasSubstr("tokenizer.ggml.merges: 3 of 5 name a token")));
 }
 
 TEST(HostileVocabulary, MergesWithoutTwoSides) {
@@ -286,20 +295,38 @@ TEST(HostileVocabulary, MergeNamedTwiceKeepsItsFirstRank) {
   EXPECT_THAT(token_texts(*made(data), "abc"), ElementsAre("ab", "c"));
 }
 
-TEST(HostileVocabulary, SpecialIdsOutOfRange) {
-  for (const int64_t id : {int64_t{-1}, int64_t{1} << 32, int64_t{258}, INT64_MIN, INT64_MAX}) {
+// Files in use write 4294967295 or -1 for a token that they do not have.
+TEST(HostileVocabulary, SpecialIdsOutOfRangeAreTakenAsAbsent) {
+  for (const int64_t id :
+       {int64_t{-1}, int64_t{UINT32_MAX}, int64_t{1} << 32, int64_t{258}, INT64_MIN, INT64_MAX}) {
     auto data = byte_vocabulary();
-    data.bos = id;
-    expect_refused(data, "tokenizer.ggml.bos_token_id");
-    data.bos.reset();
-    data.padding = id;
-    expect_refused(data, "tokenizer.ggml.padding_token_id");
+    data.bos = data.eos = data.eot = data.eom = data.unknown = data.padding = id;
+    data.add_bos = data.add_eos = true;
+    const auto tokenizer = made(data);
+    EXPECT_FALSE(tokenizer->bos() || tokenizer->eos() || tokenizer->eot() || tokenizer->eom() ||
+                 tokenizer->unknown() || tokenizer->padding());
+    EXPECT_THAT(encoded(*tokenizer, "a", {.add_special = true}), ElementsAre('a'));
+    EXPECT_THAT(tokenizer->warnings(), ::testing::SizeIs(6));
+    EXPECT_THAT(tokenizer->warnings(),
+                ::testing::Contains(::testing::AllOf(HasSubstr("padding_token_id"),
+                                                     HasSubstr(std::to_string(id)))));
   }
 }
 
+// The unknown token is where text ends that a vocabulary cannot express: an id from nowhere must
+// not.
+TEST(HostileVocabulary, AnUnknownTokenOutOfRangeIsNeverGiven) {
+  auto pieces = piece_vocabulary({"a"});
+  pieces.kinds.assign(pieces.kinds.size(), TokenKind::kNormal);
+  pieces.unknown = UINT32_MAX;
+  EXPECT_THAT(made(pieces)->encode("z", {}), fails_with(Code::kInvalidArgument, HasSubstr("0x")));
+}
+
 TEST(HostileVocabulary, ByteTokensThatNameNoByte) {
-  for (const char* text : {"<0x-1>", "<0x1FF>", "<0x1>", "<0x+1>", "<0x 1>", "<0xGG>", "<0x00", "0x00", "<0X00>", ""}) {
-    expect_refused(with_token(piece_vocabulary({}), text, TokenKind::kByte), "tokenizer.ggml.tokens[259]");
+  for (const char* text : {"<0x-1>", "<0x1FF>", "<0x1>", "<0x+1>", "<0x 1>", "<0xGG>", "<0x00",
+                           "0x00", "<0X00>", ""}) {
+    expect_refused(with_token(piece_vocabulary({}), text, TokenKind::kByte),
+                   "tokenizer.ggml.tokens[259]");
   }
 }
 
