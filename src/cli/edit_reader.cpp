@@ -3,6 +3,7 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -79,6 +80,16 @@ std::wstring wide_of(std::string_view text) {
   return result;
 }
 
+// Cells on a terminal; the editor shows a control character as two.
+size_t columns_of(std::wstring_view text) {
+  size_t n = 0;
+  for (const wchar_t c : text) {
+    const int width = ::wcwidth(c);
+    n += width < 0 ? 2 : static_cast<size_t>(width);
+  }
+  return n;
+}
+
 fs::path history_path() {
   const char* state = std::getenv("XDG_STATE_HOME");
   if (state != nullptr && *state == '/') return fs::path(state) / "tandem" / "history";
@@ -106,6 +117,7 @@ class EditReader : public LineReader {
   Got take_paste();
   int read_char(wchar_t* c);
   void redraw_if_needed();
+  void leave_drawn_line();
 
   static int on_read_char(EditLine* edit, wchar_t* c) { return self(edit)->read_char(c); }
   static wchar_t* on_prompt(EditLine* edit) { return self(edit)->prompt_.data(); }
@@ -191,14 +203,29 @@ void EditReader::remember(const std::string& text) {
   if (!history_file_.empty()) history_w(history_, &event, H_SAVE, history_file_.c_str());
 }
 
+// The editor draws where the cursor is and knows only the old width: go up to where the prompt
+// stands now and clear all below.  Terminals break lines anew when their width changes, nearly all
+// of them; on one that does not, a piece of the old line stays.
+void EditReader::leave_drawn_line() {
+  winsize size = {};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) size.ws_col = 80;
+  const LineInfoW* line = el_wline(edit_);
+  const auto before = static_cast<size_t>(line->cursor - line->buffer);
+  const size_t n_columns = columns_of(prompt_) + columns_of({line->buffer, before});
+  const size_t n_rows = n_columns / size.ws_col;
+  std::fputs("\r", stderr);
+  if (n_rows > 0) std::fprintf(stderr, "\x1b[%zuA", n_rows);
+  std::fputs("\x1b[J", stderr);
+  std::fflush(stderr);
+}
+
 void EditReader::redraw_if_needed() {
   if (interrupts::take_continue()) {
     el_wset(edit_, EL_PREP_TERM, 1);
     el_wset(edit_, EL_REFRESH);
   }
   if (interrupts::take_window_change()) {
-    std::fputs("\r\x1b[K", stderr);  // the editor draws where the cursor is
-    std::fflush(stderr);
+    leave_drawn_line();
     el_resize(edit_);
     el_wset(edit_, EL_REFRESH);
   }

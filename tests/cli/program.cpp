@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -172,6 +173,13 @@ void TerminalProgram::type(std::string_view keys) {
     if (n < 0 && errno != EINTR) return;
     if (n > 0) keys.remove_prefix(static_cast<size_t>(n));
   }
+}
+
+void TerminalProgram::resize(unsigned short n_columns) {
+  winsize size = {};
+  size.ws_row = 24;
+  size.ws_col = n_columns;
+  ::ioctl(terminal_, TIOCSWINSZ, &size);  // the kernel sends SIGWINCH
 }
 
 bool TerminalProgram::read_some(int timeout_ms) {

@@ -38,6 +38,7 @@ class TerminalProgram {
   TerminalProgram& operator=(const TerminalProgram&) = delete;
 
   void type(std::string_view keys);
+  void resize(unsigned short n_columns);
   // Waits until what came since the last wait holds the text; false after 20 seconds.
   bool shows(std::string_view text) { return shows_within(text, 20); }
   bool shows_within(std::string_view text, double seconds);

@@ -133,6 +133,18 @@ TEST(Terminal, APasteOfSeveralLinesIsOneMessage) {
   EXPECT_TRUE(chat.shows("turns       1")) << chat.seen();
 }
 
+// Made narrower, the terminal breaks the line into more rows; all of them are drawn anew.
+TEST(Terminal, DrawsALongLineAnewWhenTheTerminalIsResized) {
+  TerminalProgram chat({"chat", kModel, "-n", "4"});
+  ASSERT_TRUE(chat.prompts()) << chat.seen();
+  chat.type(std::string(110, 'a') + "END");
+  ASSERT_TRUE(chat.shows("END")) << chat.seen();
+  chat.resize(50);  // 2 + 113 columns: the cursor is in the third row
+  EXPECT_TRUE(chat.shows("\r\x1b[2A\x1b[J")) << chat.seen();
+  EXPECT_TRUE(chat.shows("> aaa")) << chat.seen();
+  EXPECT_TRUE(chat.shows("END")) << chat.seen();
+}
+
 TEST(Terminal, TakesTextBeyondAscii) {
   TerminalProgram chat({"chat", kModel, "-n", "4"});
   ASSERT_TRUE(chat.prompts()) << chat.seen();
