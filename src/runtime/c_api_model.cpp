@@ -141,7 +141,7 @@ tandem_code tandem_model_tokenize(const tandem_model* model, const char* text, s
     TANDEM_REQUIRE_ARGUMENT(n_tokens);
     TANDEM_ASSIGN_OR_RETURN(const tandem_tokenize_options in, read_struct(options, "options"));
     Tokenizer::EncodeOptions encode;
-    encode.add_special = in.add_special != 0;
+    encode.add_bos = encode.add_eos = in.add_special != 0;
     encode.parse_special = in.parse_special != 0;
     encode.cancel = flag_of(in.cancel);
     const std::string_view view =

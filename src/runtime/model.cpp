@@ -143,7 +143,7 @@ Result<std::vector<TokenId>> Model::tokenize_pieces(std::span<const RenderedPiec
   std::vector<Tokenizer::Piece> views;
   views.reserve(pieces.size());
   for (const RenderedPiece& piece : pieces) views.push_back({piece.text, piece.trusted});
-  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, tokenizer_->encode_pieces(views, /*add_special=*/true, cancel));
+  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, tokenizer_->encode_pieces(views, /*add_bos=*/true, cancel));
   // Templates that write the start token themselves would otherwise have it twice.
   const auto bos = tokenizer_->bos();
   if (bos && tokens.size() >= 2 && tokens[0] == *bos && tokens[1] == *bos) tokens.erase(tokens.begin());

@@ -105,7 +105,7 @@ Result<Prompt> from_messages(const Model& model, const Request& request, const s
         const std::vector<RenderedPiece> rest = rendered.from(*spelled);
         std::vector<Tokenizer::Piece> views;
         for (const RenderedPiece& piece : rest) views.push_back({piece.text, piece.trusted});
-        return model.tokenizer().encode_pieces(views, /*add_special=*/false, &cancel);
+        return model.tokenizer().encode_pieces(views, /*add_bos=*/false, &cancel);
       }());
       prompt.n_kept = held.size();
       if (!prompt.pending.empty()) return prompt;
@@ -131,7 +131,7 @@ Result<Prompt> make_prompt(const Model& model, const Request& request, const std
     case Request::Kind::kText: {
       TANDEM_RETURN_IF_ERROR(check_length(model.tokenizer(), request.text.size(), held.size(), n_context));
       Tokenizer::EncodeOptions options;
-      options.add_special = held.empty() && !request.no_bos;
+      options.add_bos = held.empty() && !request.no_bos;
       options.parse_special = request.parse_special;
       options.cancel = &cancel;
       TANDEM_ASSIGN_OR_RETURN(prompt.pending, model.tokenizer().encode(request.text, options));

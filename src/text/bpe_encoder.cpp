@@ -42,7 +42,8 @@ Result<PairTable> read_merges(const std::vector<std::string>& merges, const Toke
     }
     const TokenId a = tokens.find_text_written(left), b = tokens.find_text_written(right);
     const TokenId joined = tokens.find_text_written(both);
-    // A merge with a control token, say, is never used: text does not become one.
+    // A merge with a control token, say, is never used: text does not become one.  Nor is one with a token that the
+    // vocabulary lacks, as converters leave behind that cut vocabularies short.
     if (a < 0 || b < 0 || joined < 0) continue;
     // Named twice: the first, better rank counts.
     table.insert(static_cast<uint32_t>(a), static_cast<uint32_t>(b),

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <random>
 #include <string_view>
 #include <vector>
 
@@ -23,18 +24,36 @@ inline uint64_t mix_bits(uint64_t x) {
   return x ^ (x >> 32);
 }
 
-inline uint64_t hash_text(std::string_view text) {
+// Another number for every table: which keys collide cannot be known to whoever wrote the file.  What a table answers
+// does not depend on it.
+inline uint64_t random_seed() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
+}
+
+// Two secret words: the seed alone would be cancelled by the mixing, which can be run backwards.
+struct HashSecret {
+  uint64_t add = random_seed();
+  uint64_t multiply = random_seed() | 1;
+
+  uint64_t mix(uint64_t x) const {
+    const auto product = static_cast<unsigned __int128>(x ^ add) * multiply;
+    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  }
+};
+
+inline uint64_t hash_text(std::string_view text, const HashSecret& secret) {
   uint64_t hash = text.size() * 0x9E3779B97F4A7C15ull;
   size_t at = 0;
   for (; at + 8 <= text.size(); at += 8) {
     uint64_t word = 0;
     std::memcpy(&word, text.data() + at, 8);
-    hash = mix_bits(hash ^ word);
+    hash = secret.mix(hash ^ word);
   }
   if (at == text.size()) return hash;
   uint64_t rest = 0;
   std::memcpy(&rest, text.data() + at, text.size() - at);
-  return mix_bits(hash ^ rest);
+  return secret.mix(hash ^ rest);
 }
 
 class TextIndex {
@@ -58,11 +77,12 @@ class TextIndex {
 
   size_t slot_of(std::string_view text) const {
     const size_t mask = slots_.size() - 1;
-    size_t at = hash_text(text) & mask;
+    size_t at = mix_bits(hash_text(text, secret_)) & mask;
     while (slots_[at].value != kEmpty && slots_[at].text != text) at = (at + 1) & mask;
     return at;
   }
 
+  HashSecret secret_;
   std::vector<Slot> slots_;
 };
 
@@ -100,11 +120,12 @@ class PairTable {
 
   size_t slot_of(uint64_t key) const {
     const size_t mask = slots_.size() - 1;
-    size_t at = mix_bits(key) & mask;
+    size_t at = mix_bits(secret_.mix(key)) & mask;
     while (slots_[at].key != kEmpty && slots_[at].key != key) at = (at + 1) & mask;
     return at;
   }
 
+  HashSecret secret_;
   std::vector<Slot> slots_;
 };
 

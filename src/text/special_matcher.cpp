@@ -1,6 +1,7 @@
 #include "text/special_matcher.h"
 
 #include <algorithm>
+#include <string>
 
 namespace tandem {
 namespace {
@@ -13,20 +14,26 @@ bool is_special(TokenKind kind) {
 
 }  // namespace
 
-SpecialMatcher::SpecialMatcher(const TokenTable& tokens) {
+Result<SpecialMatcher> SpecialMatcher::create(const TokenTable& tokens) {
   size_t n_bytes = 0;
   const auto n = static_cast<TokenId>(tokens.size());
   for (TokenId id = 0; id < n; ++id) {
     if (is_special(tokens.kind(id))) n_bytes += tokens.written(id).size();
   }
-  children_ = PairTable(n_bytes);
+  if (n_bytes > kMaxBytes) {
+    return unsupported("tokenizer.ggml.tokens: control and user-defined tokens of " + std::to_string(n_bytes) +
+                       " bytes together, at most " + std::to_string(kMaxBytes) + " are searched for");
+  }
+  SpecialMatcher made;
+  made.children_ = PairTable(n_bytes);
   for (TokenId id = 0; id < n; ++id) {
     const std::string_view text = tokens.written(id);
     if (is_special(tokens.kind(id)) && !text.empty()) {
-      add(text, id, tokens.kind(id) == TokenKind::kControl);
+      made.add(text, id, tokens.kind(id) == TokenKind::kControl);
     }
   }
-  link();
+  made.link();
+  return made;
 }
 
 void SpecialMatcher::add(std::string_view text, TokenId id, bool control) {
@@ -36,7 +43,7 @@ void SpecialMatcher::add(std::string_view text, TokenId id, bool control) {
     uint32_t next = child(node, value);
     if (next == 0) {
       next = static_cast<uint32_t>(nodes_.size());
-      nodes_.push_back({0, 0, nodes_[node].length + 1, -1, false});
+      nodes_.push_back({.length = nodes_[node].length + 1});
       edges_.emplace_back(node, value);
       if (node == 0) {
         root_children_[value] = next;
@@ -64,6 +71,8 @@ void SpecialMatcher::link() {
     node.fallback = parent == 0 ? 0 : step(nodes_[parent].fallback, byte);
     const Node& fallback = nodes_[node.fallback];
     node.shorter = fallback.id >= 0 ? node.fallback : fallback.shorter;
+    node.shorter_user_defined =
+        fallback.id >= 0 && !fallback.control ? node.fallback : fallback.shorter_user_defined;
   }
   edges_.clear();
   edges_.shrink_to_fit();
@@ -83,6 +92,18 @@ uint32_t SpecialMatcher::step(uint32_t node, uint8_t byte) const {
   }
 }
 
+// The node of the longest token that starts where `node` was reached: a user-defined one of any length, or a control one
+// of at most n_trusted bytes.  Where nothing is trusted, one step; where something is, the template's own text is walked,
+// or the end of it: only that can be reached more than once, and it is no longer than the longest token.
+uint32_t SpecialMatcher::longest_within(uint32_t node, size_t n_trusted) const {
+  const auto ends_here = [&](const Node& n) { return n.id >= 0 && (!n.control || n.length <= n_trusted); };
+  if (ends_here(nodes_[node])) return node;
+  if (n_trusted == 0) return nodes_[node].shorter_user_defined;
+  uint32_t found = nodes_[node].shorter;
+  while (found != 0 && !ends_here(nodes_[found])) found = nodes_[found].shorter;
+  return found;
+}
+
 std::vector<SpecialMatcher::Match> SpecialMatcher::find(std::string_view text,
                                                         std::span<const Range> trusted,
                                                         const CancelFlag& cancel) const {
@@ -95,10 +116,7 @@ std::vector<SpecialMatcher::Match> SpecialMatcher::find(std::string_view text,
     node = step(node, static_cast<uint8_t>(text[at]));
     while (n_ranges > 0 && trusted[n_ranges - 1].begin > at) --n_ranges;
     const size_t trusted_end = n_ranges > 0 ? trusted[n_ranges - 1].end : 0;
-    uint32_t found = nodes_[node].id >= 0 ? node : nodes_[node].shorter;
-    while (found != 0 && nodes_[found].control && at + nodes_[found].length > trusted_end) {
-      found = nodes_[found].shorter;
-    }
+    const uint32_t found = longest_within(node, trusted_end > at ? trusted_end - at : 0);
     if (found != 0) matches.push_back({at, at + nodes_[found].length, nodes_[found].id});
   }
   // Found from the right, the longest at every place; kept from the left where they do not overlap.

@@ -3,7 +3,7 @@
 //
 // Threading: immutable; const methods may be called from any thread at once.
 // Ownership: owns its automaton.
-// Errors: none.
+// Errors: create() gives kUnsupported for more special tokens than any model has.
 #pragma once
 
 #include <array>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/progress.h"
+#include "base/result.h"
 #include "text/hash_tables.h"
 #include "text/token_table.h"
 
@@ -30,7 +31,10 @@ class SpecialMatcher {
     TokenId id = -1;
   };
 
-  explicit SpecialMatcher(const TokenTable& tokens);
+  // Bounds of what is searched for; the automaton takes about a hundred bytes for each of theirs.
+  static constexpr size_t kMaxBytes = size_t{1} << 20;  // of all special tokens together
+
+  static Result<SpecialMatcher> create(const TokenTable& tokens);
 
   // Matches in order, none overlapping.  Control tokens are found only whole inside one of
   // `trusted` (ascending, apart from one another); user-defined ones anywhere.  Incomplete when
@@ -43,12 +47,15 @@ class SpecialMatcher {
   // each place it then knows every token that starts there, the longest first, without look-ahead.
   struct Node {
     uint32_t fallback = 0;  // the longest proper suffix of this node's path that is a node
-    uint32_t shorter = 0;   // the next node along the fallbacks where a token ends; 0: none
+    // The next nodes along the fallbacks where a token ends, and where a user-defined one does; 0: none.
+    uint32_t shorter = 0, shorter_user_defined = 0;
     uint32_t length = 0;    // of the path
     TokenId id = -1;        // the token whose whole text is the path
     bool control = false;
   };
 
+  SpecialMatcher() = default;
+  uint32_t longest_within(uint32_t node, size_t n_trusted) const;
   void add(std::string_view text, TokenId id, bool control);
   void link();
   uint32_t child(uint32_t node, uint8_t byte) const;

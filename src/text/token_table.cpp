@@ -40,6 +40,32 @@ bool is_made_by_merges(const VocabularyData& data, TokenKind kind, std::string_v
          byte_alphabet::bytes_of(written) == written;
 }
 
+// Names of the tokens that begin or end a turn or an answer in the families of models that people run.
+constexpr std::string_view kTurnNames[] = {
+    "<|im_start|>",      "<|im_end|>",        "<|eot_id|>",    "<|eom_id|>",         "<|end_of_text|>",
+    "<|begin_of_text|>", "<|endoftext|>",     "<|end|>",       "<|start_header_id|>", "<|end_header_id|>",
+    "<start_of_turn>",   "<end_of_turn>",     "<|user|>",      "<|assistant|>",      "<|system|>",
+    "<|eot|>",           "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "[INST]", "[/INST]",
+    "<|return|>",        "<|call|>",          "</s>",          "<EOT>",              "_<EOT>",
+};
+
+// Converters have written such tokens as user-defined or ordinary ones; then what a person types would become them, and
+// answers would not end.
+bool acts_as_control(const VocabularyData& data, TokenKind kind, size_t id) {
+  if (kind != TokenKind::kUserDefined && kind != TokenKind::kNormal) return false;
+  const std::string_view written = data.tokens[id];
+  // A file may call any token its end; one that words are made of stays what it is.
+  const bool bracketed = written.size() > 2 && (written.front() == '<' || written.front() == '[') &&
+                         (written.back() == '>' || written.back() == ']');
+  for (const auto& special : {data.bos, data.eos, data.eot, data.eom}) {
+    if (bracketed && special && *special >= 0 && static_cast<size_t>(*special) == id) return true;
+  }
+  const bool named = std::find(std::begin(kTurnNames), std::end(kTurnNames), written) != std::end(kTurnNames);
+  // In a BPE vocabulary an ordinary </s> is struck-out text in a web page.
+  if (named) return written != "</s>" || kind == TokenKind::kUserDefined;
+  return kind == TokenKind::kUserDefined && written.size() > 4 && written.starts_with("<|") && written.ends_with("|>");
+}
+
 }  // namespace
 
 int byte_of_token(std::string_view written) {
@@ -76,8 +102,12 @@ Status TokenTable::add(const VocabularyData& data, size_t id) {
     return corrupt(where + "a token of " + std::to_string(written.size()) + " bytes, at most " +
                    std::to_string(kMaxTokenBytes) + " are possible");
   }
-  const TokenKind kind = data.kinds.empty() ? TokenKind::kNormal : data.kinds[id];
+  TokenKind kind = data.kinds.empty() ? TokenKind::kNormal : data.kinds[id];
   if (kind > TokenKind::kByte) return corrupt(where + "no such kind of token");
+  if (kind != TokenKind::kControl && acts_as_control(data, kind, id)) {
+    kind = TokenKind::kControl;
+    ++n_retyped_;
+  }
   if (kind == TokenKind::kByte && byte_of_token(written) < 0) {
     return corrupt(where + "a byte token is written <0x00> to <0xFF>, found \"" +
                    written.substr(0, 64) + "\"");

@@ -47,6 +47,9 @@ class TokenTable {
   // By what it stands for; BPE only.
   TokenId find_text_bytes(std::string_view bytes) const { return text_by_bytes_.find(bytes); }
 
+  // Tokens whose kind in the file was not control although they begin or end turns; here it is.
+  size_t n_retyped() const { return n_retyped_; }
+
   size_t longest_text_written() const { return longest_text_written_; }
 
  private:
@@ -58,6 +61,7 @@ class TokenTable {
   std::vector<std::string> byte_text_;     // [V]
   TextIndex all_, text_, text_by_bytes_;   // of views into the two above
   size_t longest_text_written_ = 0;
+  size_t n_retyped_ = 0;
 };
 
 // The byte that "<0x0A>" names: exactly two hexadecimal digits; -1 for anything else.

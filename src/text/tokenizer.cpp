@@ -6,8 +6,11 @@
 namespace tandem {
 namespace {
 
-constexpr std::string_view kEndNames[] = {"<|im_end|>",    "<|eot_id|>", "<|end_of_text|>",
-                                          "<|endoftext|>", "</s>",       "<|eom_id|>"};
+constexpr std::string_view kEndNames[] = {
+    "<|im_end|>", "<|eot_id|>",    "<|end_of_text|>", "<|endoftext|>",         "</s>",   "<|eom_id|>",
+    "<|end|>",    "<end_of_turn>", "<|eot|>",         "<|END_OF_TURN_TOKEN|>", "<EOT>",  "_<EOT>",
+    "<|return|>", "<|call|>",
+};
 
 // Files in use write 2^32 - 1 or -1 for a token that they do not have: as if they said nothing.
 std::optional<TokenId> checked_id(std::string_view field, std::optional<int64_t> id,
@@ -39,7 +42,12 @@ Result<std::unique_ptr<const Tokenizer>> Tokenizer::create(VocabularyData data) 
   special.eom = checked_id("eom_token_id", data.eom, tokens, warnings);
   special.unknown = checked_id("unknown_token_id", data.unknown, tokens, warnings);
   special.padding = checked_id("padding_token_id", data.padding, tokens, warnings);
-  std::unique_ptr<Tokenizer> made(new Tokenizer(data, std::move(tokens), special));
+  if (tokens.n_retyped() > 0) {
+    warnings.push_back("tokenizer.ggml.token_type: " + std::to_string(tokens.n_retyped()) +
+                       " tokens that begin or end turns are not called control tokens; taken as such");
+  }
+  TANDEM_ASSIGN_OR_RETURN(SpecialMatcher matcher, SpecialMatcher::create(tokens));
+  std::unique_ptr<Tokenizer> made(new Tokenizer(data, std::move(tokens), std::move(matcher), special));
   auto encoder = data.model == VocabularyData::Model::kBpe
                      ? create_bpe_encoder(data, made->tokens_, warnings)
                      : create_sentence_piece_encoder(data, made->tokens_);
@@ -49,9 +57,9 @@ Result<std::unique_ptr<const Tokenizer>> Tokenizer::create(VocabularyData data) 
   return std::unique_ptr<const Tokenizer>(std::move(made));
 }
 
-Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds special)
+Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialMatcher matcher, SpecialIds special)
     : tokens_(std::move(tokens)),
-      matcher_(tokens_),
+      matcher_(std::move(matcher)),
       special_(special),
       add_bos_(data.add_bos),
       add_eos_(data.add_eos),
@@ -76,11 +84,11 @@ Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds s
 Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
   const SpecialMatcher::Range whole = {0, text.size()};
   const size_t n_trusted = options.parse_special ? 1 : 0;
-  return encode_trusting(text, std::span(&whole, n_trusted), options.add_special, options.cancel);
+  return encode_trusting(text, std::span(&whole, n_trusted), options);
 }
 
 Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pieces,
-                                                      bool add_special,
+                                                      bool add_bos,
                                                       const CancelFlag* cancel) const {
   std::string text;
   std::vector<SpecialMatcher::Range> trusted;
@@ -94,12 +102,11 @@ Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pie
       trusted.push_back({begin, text.size()});
     }
   }
-  return encode_trusting(text, trusted, add_special, cancel);
+  return encode_trusting(text, trusted, {.add_bos = add_bos, .cancel = cancel});
 }
 
 Result<std::vector<TokenId>> Tokenizer::encode_trusting(
-    std::string_view text, std::span<const SpecialMatcher::Range> trusted, bool add_special,
-    const CancelFlag* cancel) const {
+    std::string_view text, std::span<const SpecialMatcher::Range> trusted, EncodeOptions options) const {
   if (text.size() > kMaxTextBytes) {
     return invalid_argument("text of " + std::to_string(text.size()) +
                             " bytes is too long to encode at once; at most " +
@@ -107,16 +114,16 @@ Result<std::vector<TokenId>> Tokenizer::encode_trusting(
   }
   std::vector<TokenId> ids;
   ids.reserve(text.size() / 3 + 2);
-  if (add_special && add_bos_ && special_.bos) ids.push_back(*special_.bos);
+  if (options.add_bos && add_bos_ && special_.bos) ids.push_back(*special_.bos);
   size_t at = 0;
   bool after_special = true;
   const auto encode_until = [&](size_t end) {
     if (end == at) return ok_status();
     const bool start = std::exchange(after_special, false);
-    return encoder_->encode(text.substr(at, end - at), start, or_never(cancel), ids);
+    return encoder_->encode(text.substr(at, end - at), start, or_never(options.cancel), ids);
   };
-  const std::vector<SpecialMatcher::Match> matches = matcher_.find(text, trusted, or_never(cancel));
-  if (or_never(cancel).cancelled()) return encoding_cancelled();
+  const std::vector<SpecialMatcher::Match> matches = matcher_.find(text, trusted, or_never(options.cancel));
+  if (or_never(options.cancel).cancelled()) return encoding_cancelled();
   for (const SpecialMatcher::Match& match : matches) {
     TANDEM_RETURN_IF_ERROR(encode_until(match.begin));
     ids.push_back(match.id);
@@ -124,7 +131,7 @@ Result<std::vector<TokenId>> Tokenizer::encode_trusting(
     after_special = true;
   }
   TANDEM_RETURN_IF_ERROR(encode_until(text.size()));
-  if (add_special && add_eos_ && special_.eos) ids.push_back(*special_.eos);
+  if (options.add_eos && add_eos_ && special_.eos) ids.push_back(*special_.eos);
   return ids;
 }
 

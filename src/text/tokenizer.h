@@ -34,7 +34,8 @@ class Tokenizer {
   static Result<std::unique_ptr<const Tokenizer>> create(VocabularyData data);
 
   struct EncodeOptions {
-    bool add_special = false;            // bos and eos as the model wants them
+    bool add_bos = false;                // if the model wants one
+    bool add_eos = false;                // likewise; never for a prompt, which is to be continued
     bool parse_special = false;          // what looks like a control token in the text becomes one
     const CancelFlag* cancel = nullptr;  // looked at every few milliseconds; kCancelled when set
   };
@@ -48,7 +49,7 @@ class Tokenizer {
   };
   // The tokens of all pieces as one string: words and user-defined tokens may cross from one piece
   // into the next.  Only control tokens look at trust: all their bytes have to be trusted.
-  Result<std::vector<TokenId>> encode_pieces(std::span<const Piece> pieces, bool add_special,
+  Result<std::vector<TokenId>> encode_pieces(std::span<const Piece> pieces, bool add_bos,
                                              const CancelFlag* cancel = nullptr) const;
 
   // The bytes a token stands for; maybe only a part of a character.  Control, unknown and unused
@@ -84,6 +85,9 @@ class Tokenizer {
   // Bytes of the longest token: a text of n bytes has at least n over this many tokens.
   size_t longest_token_bytes() const { return longest_token_bytes_; }
 
+  // Tokens that begin or end turns although the file calls them ordinary or user-defined: control tokens here.
+  size_t n_retyped() const { return tokens_.n_retyped(); }
+
   // The token written exactly so in the vocabulary, of any kind.
   std::optional<TokenId> find(std::string_view written) const;
 
@@ -92,11 +96,10 @@ class Tokenizer {
     std::optional<TokenId> bos, eos, eot, eom, unknown, padding;
   };
 
-  Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialIds special);
+  Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialMatcher matcher, SpecialIds special);
 
-  Result<std::vector<TokenId>> encode_trusting(std::string_view text,
-                                               std::span<const SpecialMatcher::Range> trusted,
-                                               bool add_special, const CancelFlag* cancel) const;
+  Result<std::vector<TokenId>> encode_trusting(
+      std::string_view text, std::span<const SpecialMatcher::Range> trusted, EncodeOptions options) const;
 
   TokenTable tokens_;
   SpecialMatcher matcher_;

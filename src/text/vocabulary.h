@@ -35,8 +35,8 @@ struct VocabularyData {
 
   std::optional<int64_t> bos, eos, eot, eom, unknown, padding;  // unchecked, as in the file
 
-  bool add_bos = false;           // encode(add_special) starts with bos
-  bool add_eos = false;           // and ends with eos
+  bool add_bos = false;           // encode(add_bos) starts with bos
+  bool add_eos = false;           // encode(add_eos) ends with eos
   bool add_space_prefix = false;  // SentencePiece: text starts with a space that decode() drops
 };
 

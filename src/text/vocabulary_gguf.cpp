@@ -57,6 +57,13 @@ bool is_llama_3(const VocabularyData& data) {
   return name == "llama-bpe" || name == "llama3" || name == "llama-v3";
 }
 
+// SentencePiece models have <s> and </s> as tokens 1 and 2; old files do not say so.
+void set_usual_ids(VocabularyData& data) {
+  const auto is_control = [&](size_t id) { return id < data.kinds.size() && data.kinds[id] == TokenKind::kControl; };
+  if (!data.bos && is_control(1)) data.bos = 1;
+  if (!data.eos && is_control(2)) data.eos = 2;
+}
+
 }  // namespace
 
 Result<VocabularyData> vocabulary_from_gguf(const GgufFile& file) {
@@ -78,6 +85,7 @@ Result<VocabularyData> vocabulary_from_gguf(const GgufFile& file) {
   }
   TANDEM_RETURN_IF_ERROR(read_id(file, "bos_token_id", data.bos));
   TANDEM_RETURN_IF_ERROR(read_id(file, "eos_token_id", data.eos));
+  if (pieces) set_usual_ids(data);
   TANDEM_RETURN_IF_ERROR(read_id(file, "eot_token_id", data.eot));
   TANDEM_RETURN_IF_ERROR(read_id(file, "eom_token_id", data.eom));
   TANDEM_RETURN_IF_ERROR(read_id(file, "unknown_token_id", data.unknown));

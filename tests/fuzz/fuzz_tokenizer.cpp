@@ -124,7 +124,7 @@ void check(const tandem::Tokenizer& tokenizer, const VocabularyData& data, std::
                                              {text.substr(text.size() / 2), false}};
   const auto again = tokenizer.encode_pieces(halves, false);
   require(again.ok() && *again == *ids);
-  (void)tokenizer.encode(text, {.add_special = true, .parse_special = true});
+  (void)tokenizer.encode(text, {.add_bos = true, .add_eos = true, .parse_special = true});
 }
 
 }  // namespace

@@ -50,6 +50,7 @@ struct Attack {
 std::vector<Attack> attacks() {
   const std::string loop = "{% for i in range(100000) %}";
   const std::string end = "{% endfor %}";
+  const std::string big = "{% set x = 'ab' * 6000000 %}";
   return {
       {"nested loops", loop + loop + loop + "{% set x = i %}" + end + end + end, "steps"},
       {"empty nested loops", loop + loop + loop + end + end + end, "limit of"},
@@ -107,6 +108,12 @@ std::vector<Attack> attacks() {
        "endfor %}"
        "{{ ns.x | tojson }}",
        "limit of"},
+      {"counting words", big + loop + "{{ x | wordcount }}" + end, "steps"},
+      {"asking for lower case", big + loop + "{{ x is lower }}" + end, "steps"},
+      {"asking for upper case", big + loop + "{{ x is upper }}" + end, "steps"},
+      {"numbers from text", big + loop + "{{ x | int }}{{ x | float }}" + end, "steps"},
+      {"truncating", big + loop + "{{ x | truncate(10) }}" + end, "steps"},
+      {"methods of text", big + loop + "{{ x.isdigit() }}" + end, "steps"},
       {"search", "{% set x = 'a' * 8000000 %}" + loop + "{{ ('b' in x) }}" + end, "steps"},
       {"search for nearly itself",
        "{% set x = 'a' * 8000000 %}{{ ('a' * 4000000 + 'b') in x }}{{ x.rfind('a' * 4000000 + 'b') "

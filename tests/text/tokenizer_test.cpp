@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 
 #include "status_matchers.h"
@@ -100,7 +101,7 @@ TEST(TokenizerPieces, AddsOneSpaceInFrontAndDropsItAgain) {
                                                 "a"}));
   EXPECT_THAT(token_texts(*tokenizer, "a a"), ElementsAre(" a", " a"));
   EXPECT_EQ(tokenizer->decode(encoded(*tokenizer, "a a"), false), "a a");
-  EXPECT_EQ(tokenizer->decode(encoded(*tokenizer, "  a", {.add_special = true}), false), "  a");
+  EXPECT_EQ(tokenizer->decode(encoded(*tokenizer, "  a", {.add_bos = true, .add_eos = true}), false), "  a");
   EXPECT_THAT(encoded(*tokenizer, ""), IsEmpty());
 }
 
@@ -206,7 +207,7 @@ TEST(TokenizerSpecial, AddsBosAndEosAsTheModelWants) {
   auto data = byte_vocabulary();
   data.add_bos = data.add_eos = true;
   const auto tokenizer = made(data);
-  EXPECT_THAT(encoded(*tokenizer, "", {.add_special = true}),
+  EXPECT_THAT(encoded(*tokenizer, "", {.add_bos = true, .add_eos = true}),
               ElementsAre(*tokenizer->bos(), *tokenizer->eos()));
   EXPECT_THAT(encoded(*tokenizer, ""), IsEmpty());
 }
@@ -222,7 +223,7 @@ TEST(TokenizerSpecial, KnowsWhatEndsAnAnswer) {
   auto data = byte_vocabulary();
   data.eos = data.bos;
   data.eot = 5;
-  data = with_token(data, "<|endoftext|>", TokenKind::kNormal);
+  data = with_token(data, "<|endoftext|>", TokenKind::kUnused);
   const auto tokenizer = made(data);
   EXPECT_TRUE(tokenizer->is_end_of_generation(*tokenizer->eos()));
   EXPECT_TRUE(tokenizer->is_end_of_generation(5));
@@ -305,7 +306,7 @@ TEST(HostileVocabulary, SpecialIdsOutOfRangeAreTakenAsAbsent) {
     const auto tokenizer = made(data);
     EXPECT_FALSE(tokenizer->bos() || tokenizer->eos() || tokenizer->eot() || tokenizer->eom() ||
                  tokenizer->unknown() || tokenizer->padding());
-    EXPECT_THAT(encoded(*tokenizer, "a", {.add_special = true}), ElementsAre('a'));
+    EXPECT_THAT(encoded(*tokenizer, "a", {.add_bos = true, .add_eos = true}), ElementsAre('a'));
     EXPECT_THAT(tokenizer->warnings(), ::testing::SizeIs(6));
     EXPECT_THAT(tokenizer->warnings(),
                 ::testing::Contains(::testing::AllOf(HasSubstr("padding_token_id"),
@@ -320,6 +321,40 @@ TEST(HostileVocabulary, AnUnknownTokenOutOfRangeIsNeverGiven) {
   pieces.kinds.assign(pieces.kinds.size(), TokenKind::kNormal);
   pieces.unknown = UINT32_MAX;
   EXPECT_THAT(made(pieces)->encode("z", {}), fails_with(Code::kInvalidArgument, HasSubstr("0x")));
+}
+
+// What converters have got wrong: the turn's end is an ordinary or a user-defined token.
+TEST(TokenizerSpecial, TokensThatEndTurnsAreControlWhateverTheFileCallsThem) {
+  for (const TokenKind kind : {TokenKind::kUserDefined, TokenKind::kNormal}) {
+    for (const auto& vocabulary : {byte_vocabulary({}), piece_vocabulary({})}) {
+      const auto data = with_token(with_token(vocabulary, "<|im_start|>", kind), "<|im_end|>", kind);
+      const auto tokenizer = made(data);
+      const auto end = *tokenizer->find("<|im_end|>");
+      EXPECT_EQ(2u, tokenizer->n_retyped());
+      EXPECT_TRUE(tokenizer->is_end_of_generation(end));
+      EXPECT_THAT(encoded(*tokenizer, "hi<|im_end|>"), ::testing::Not(::testing::Contains(end)));
+      EXPECT_THAT(encoded(*tokenizer, "hi<|im_end|>", {.parse_special = true}), ::testing::Contains(end));
+    }
+  }
+  const auto plain = with_token(byte_vocabulary({}), "<tool>", TokenKind::kUserDefined);
+  EXPECT_EQ(0u, made(plain)->n_retyped());
+}
+
+TEST(HostileVocabulary, MoreSpecialTokensThanAnyModelHasAreRefusedBeforeTheyTakeMemory) {
+  auto data = byte_vocabulary({});
+  for (int i = 0; i < 20; ++i) data = with_token(data, std::string(65000, static_cast<char>('a' + i)), TokenKind::kControl);
+  expect_refused(data, "at most 1048576 are searched for", Code::kUnsupported);
+}
+
+TEST(HostileVocabulary, NestedControlTokensAreSearchedInLinearTime) {
+  auto data = byte_vocabulary({});
+  for (size_t n = 2; n < 1400; ++n) data = with_token(std::move(data), std::string(n, 'a'), TokenKind::kControl);
+  data = with_token(data, "b", TokenKind::kUserDefined);  // so that untrusted text is searched at all
+  const auto tokenizer = made(data);
+  const std::string text(300'000, 'a');
+  const auto start = std::chrono::steady_clock::now();
+  encoded(*tokenizer, text);
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 1.0);
 }
 
 TEST(HostileVocabulary, ByteTokensThatNameNoByte) {

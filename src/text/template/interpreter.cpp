@@ -110,6 +110,17 @@ Status Interpreter::charge(uint64_t steps) {
   return ok_status();
 }
 
+Status Interpreter::charge_inputs(const Value* input, const Arguments& arguments) {
+  size_t bytes = 0;
+  const auto add = [&bytes](const Value& value) {
+    if (value.is_string()) bytes += value.view().size();
+  };
+  if (input != nullptr) add(*input);
+  for (const Value& value : arguments.positional) add(value);
+  for (const auto& [name, value] : arguments.named) add(value);
+  return charge_bytes(bytes);
+}
+
 Status Interpreter::charge_memory(uint64_t bytes) {
   if (bytes > memory_left_) return limit_error("memory in bytes", limits_.memory_bytes);
   memory_left_ -= bytes;
@@ -347,6 +358,7 @@ Result<Value> Interpreter::evaluate_call(const Expression& expression) {
     if (object.is_string() || object.is_map() || object.is_list()) {
       if (const NamedMethod* method = find_method(object, callee.text)) {
         TANDEM_ASSIGN_OR_RETURN(const Arguments arguments, evaluate_arguments(expression, 1));
+        TANDEM_RETURN_IF_ERROR(charge_inputs(&object, arguments));
         return method->run(*this, object, arguments);
       }
     }
@@ -366,6 +378,9 @@ Result<Value> Interpreter::call(const Value& callee, const Arguments& arguments)
                             " cannot be called");
   }
   const Callable& function = callee.as_callable();
+  if (function.macro == nullptr) {
+    TANDEM_RETURN_IF_ERROR(charge_inputs(function.method != nullptr ? &function.self : nullptr, arguments));
+  }
   if (function.builtin != nullptr) return function.builtin(*this, arguments);
   if (function.method != nullptr) return function.method(*this, function.self, arguments);
   return call_macro(function, arguments);
@@ -382,6 +397,7 @@ Result<Value> Interpreter::evaluate_filter(const Expression& expression, const V
   }
   if (expression.filter == nullptr) return invalid_argument("there is no such filter");
   TANDEM_ASSIGN_OR_RETURN(const Arguments arguments, evaluate_arguments(expression, 1));
+  TANDEM_RETURN_IF_ERROR(charge_inputs(&value, arguments));
   return expression.filter->run(*this, value, arguments);
 }
 
@@ -389,6 +405,7 @@ Result<Value> Interpreter::evaluate_test(const Expression& expression) {
   TANDEM_ASSIGN_OR_RETURN(const Value input, evaluate(*expression.children[0]));
   if (expression.test == nullptr) return invalid_argument("there is no such test");
   TANDEM_ASSIGN_OR_RETURN(const Arguments arguments, evaluate_arguments(expression, 1));
+  TANDEM_RETURN_IF_ERROR(charge_inputs(&input, arguments));
   TANDEM_ASSIGN_OR_RETURN(const bool answer, expression.test->run(*this, input, arguments));
   return Value::boolean(answer);
 }
@@ -401,7 +418,7 @@ Result<Value> Interpreter::apply_filter(std::string_view name, const Value& inpu
   }
   const DepthScope depth(*this);
   TANDEM_RETURN_IF_ERROR(depth.status());
-  TANDEM_RETURN_IF_ERROR(charge(1));
+  TANDEM_RETURN_IF_ERROR(charge_inputs(&input, arguments));
   return filter->run(*this, input, arguments);
 }
 
@@ -411,7 +428,7 @@ Result<bool> Interpreter::apply_test(std::string_view name, const Value& input,
   if (test == nullptr) return invalid_argument("there is no test '" + std::string(name) + "'");
   const DepthScope depth(*this);
   TANDEM_RETURN_IF_ERROR(depth.status());
-  TANDEM_RETURN_IF_ERROR(charge(1));
+  TANDEM_RETURN_IF_ERROR(charge_inputs(&input, arguments));
   return test->run(*this, input, arguments);
 }
 

@@ -58,6 +58,9 @@ class Interpreter {
   // For loops over text whose steps were charged before: looks at the cancel flag now and then.
   Status go_on(size_t n_done) { return n_done % 65536 == 65535 ? charge(0) : ok_status(); }
   Status charge_bytes(size_t bytes) { return charge(1 + bytes / 256); }
+  // For looking at every string that a filter, test, function or method is given; here and not in each of them, so that
+  // none forgets.
+  Status charge_inputs(const Value* input, const Arguments& arguments);
   Status charge_memory(uint64_t bytes);
   TextBuilder builder() const { return TextBuilder(limits_.text_bytes); }
   Result<Value> make_text(TextBuilder& builder);
