@@ -378,8 +378,8 @@ TANDEM_API tandem_code tandem_session_fork(tandem_session* session, tandem_sessi
                                            tandem_error** error) TANDEM_NOEXCEPT;
 /* The whole state with the model's fingerprint, readable by its owner; atomic: the old file or the new one.  Loading replaces
  * what the session holds; another model's or a damaged file is refused and changes nothing.  The fingerprint covers the
- * header and samples of the weights: a model that was trained, merged or quantised otherwise is another one; a few
- * bytes changed on purpose are not noticed. */
+ * header and a part of every tensor: a model that was trained, merged or quantised otherwise is another one; a few bytes
+ * changed on purpose are not noticed. */
 TANDEM_API tandem_code tandem_session_save(tandem_session* session, const char* path,
                                            tandem_error** error) TANDEM_NOEXCEPT;
 TANDEM_API tandem_code tandem_session_load(tandem_session* session, const char* path,

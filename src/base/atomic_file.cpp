@@ -66,14 +66,15 @@ Result<AtomicFile> AtomicFile::create(const fs::path& path, mode_t mode) {
 }
 
 Status AtomicFile::create_beside(mode_t mode) {
+  const std::optional<mode_t> existing = permissions_of(target_);
   do {
     temporary_ = temporary_name(target_);
     // A name that exists is left alone: it belongs to a process that ended, or somebody put a link
     // there.
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    // At no moment may more people read it than the old file.
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & existing.value_or(mode));
   } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) return failed(errno, "create");
-  const std::optional<mode_t> existing = permissions_of(target_);
   if (existing && ::fchmod(fd_, *existing) != 0) return failed(errno, "set permissions");
   return ok_status();
 }

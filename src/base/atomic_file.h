@@ -6,7 +6,8 @@
 //
 // Writes go to a new file beside the path; commit() syncs it and renames it over the path: after a
 // crash there is the old file or the new one.  Two writers of one path never meet: the last commit
-// wins.  A link is followed, so the link stays and what it points to is replaced.
+// wins.  A link to a file is
+// followed, so the link stays and the file is replaced; one that points nowhere is replaced itself.
 //
 // Threading: one thread at a time.
 // Ownership: owns the new file, and removes it unless commit() succeeded.

@@ -54,8 +54,7 @@ std::optional<std::string> read_all(const std::string& path, std::string& error)
   return content;
 }
 
-AtomicFile::AtomicFile(std::string path)
-    : path_(std::move(path)), part_path_(path_ + ".part-" + std::to_string(::getpid())) {}
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {}
 
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
@@ -74,8 +73,13 @@ bool AtomicFile::open() {
     fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
     return fd_ >= 0 || fail("cannot open", errno);
   }
-  fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  return fd_ >= 0 || fail("cannot create", errno);
+  // A name that exists is left alone: a process that ended left it there, or somebody a link.
+  for (unsigned count = 0; fd_ < 0; ++count) {
+    part_path_ = path_ + ".part-" + std::to_string(::getpid()) + "-" + std::to_string(count);
+    fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd_ < 0 && errno != EEXIST) return fail("cannot create", errno);
+  }
+  return true;
 }
 
 bool AtomicFile::write(const void* bytes, size_t n_bytes) {

@@ -251,7 +251,7 @@ Machine read_machine(const Field& file) {
   machine.cpu.hypervisor = file["cpu"]["hypervisor"].boolean();
   machine.topology = read_topology(file);
   machine.memory_bytes = file["memory_bytes"].number(0, kMaxBytes);
-  machine.free_memory_bytes = file["free_memory_bytes"].number(0, machine.memory_bytes);
+  machine.free_memory_bytes = file["free_memory_bytes"].number(0, machine.memory_bytes > 0 ? machine.memory_bytes : kMaxBytes);
   const Field pages = file["huge_pages"];
   machine.huge_pages.transparent =
       static_cast<HugePages::Transparent>(pages["transparent"].one_of(kTransparent));

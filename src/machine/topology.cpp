@@ -1,6 +1,7 @@
 #include "machine/topology.h"
 
 #include <hwloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -120,6 +121,10 @@ Result<Topology> read_topology(bool hypervisor) {
   if (hwloc_topology_init(&raw) != 0) return out_of_memory("hwloc has no memory for the topology");
   const OwnedTopology topology(raw);
   hwloc_topology_set_flags(raw, HWLOC_TOPOLOGY_FLAG_DONT_CHANGE_BINDING);
+  // Where /sys is not mounted, as in a bare chroot, that part of hwloc prints; the others do without.
+  if (::access("/sys/devices/system/cpu", F_OK) != 0) {
+    hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "linux");
+  }
   if (hwloc_topology_load(raw) != 0) return unsupported("hwloc cannot read this machine's topology");
   return read_topology(raw, hypervisor);
 }

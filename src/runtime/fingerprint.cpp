@@ -10,7 +10,7 @@
 namespace tandem {
 namespace {
 
-constexpr size_t kSamples = 64;
+constexpr size_t kMaxSamples = 4096;
 constexpr size_t kSampleBytes = 1024;
 
 class Hash {
@@ -51,7 +51,7 @@ Status add_sample(const ReadFile& file, const Extent& extent, size_t index, Hash
   std::vector<std::byte> sample(std::min<uint64_t>(kSampleBytes, extent.bytes));
   // Not always a tensor's start: the first rows of a vocabulary may be those of unused tokens.
   const uint64_t room = extent.bytes - sample.size();
-  TANDEM_RETURN_IF_ERROR(file.read_at(extent.offset + room / kSamples * index, sample));
+  TANDEM_RETURN_IF_ERROR(file.read_at(extent.offset + room / kMaxSamples * index, sample));
   hash.add(sample);
   return ok_status();
 }
@@ -67,9 +67,9 @@ Result<uint64_t> fingerprint_of(const GgufFile& file, const OpenReadFile& open_f
     parts.push_back(std::move(part));
   }
   const std::span<const TensorInfo> tensors = file.tensors();
-  for (size_t i = 0; i < kSamples && !tensors.empty(); ++i) {
-    // The first and the last tensor are among them.
-    const Extent& extent = tensors[(tensors.size() - 1) * i / (kSamples - 1)].extent;
+  const size_t n_samples = std::min(tensors.size(), kMaxSamples);
+  for (size_t i = 0; i < n_samples; ++i) {
+    const Extent& extent = tensors[tensors.size() * i / n_samples].extent;
     TANDEM_RETURN_IF_ERROR(add_sample(*parts[extent.file_index], extent, i, hash));
   }
   return hash.value();

@@ -9,9 +9,9 @@
 
 namespace tandem {
 
-// Of every name, type, shape, place and metadata value, and of samples of the weights: 64 places of 1 KiB spread over the
-// tensors.  Tells apart models that were trained, merged or quantised differently; not a file in which a few
-// bytes were changed on purpose.  Reads at most 64 KiB.
+// Of every name, type, shape, place and metadata value, and of 1 KiB of every tensor (of 4096 of them, where there are
+// more).  Tells apart models that were trained, merged or quantised differently; not a file in which a few
+// bytes were changed on purpose.  Reads at most 4 MiB.
 // Errors: those of opening and reading the files.
 Result<uint64_t> fingerprint_of(const GgufFile& file, const OpenReadFile& open_file);
 

@@ -63,6 +63,16 @@ TEST(Machine, WithoutProcSaysThatMemoryIsNotKnownAndStillRoundTrips) {
   EXPECT_EQ(0u, machine->memory_bytes);
   EXPECT_THAT(machine->notes, ::testing::Contains("/proc/meminfo cannot be read"));
   EXPECT_THAT(Machine::from_json(machine->to_json()), testing::is_ok());
+
+  testing::SyntheticRoot limited;  // no /proc/meminfo, but a limit of the group
+  limited.mount("/sys/fs/cgroup", "cgroup2", "rw");
+  limited.write("proc/self/cgroup", "0::/");
+  limited.write("sys/fs/cgroup/memory.max", "8589934592");
+  limited.write("sys/fs/cgroup/memory.current", "1073741824");
+  const auto in_group = Machine::discover(limited.path());
+  ASSERT_THAT(in_group, testing::is_ok());
+  EXPECT_EQ(7516192768u, in_group->free_memory_bytes);
+  EXPECT_THAT(Machine::from_json(in_group->to_json()), testing::is_ok());
 }
 
 TEST(Machine, TakesLimitsFromTheGivenRoot) {

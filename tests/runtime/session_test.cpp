@@ -230,7 +230,7 @@ TEST_F(SessionTest, WhatWasTakenBackIsNotInTheFile) {
   EXPECT_EQ(read_bytes(folder_ / "b"), read_bytes(folder_ / "a"));
 }
 
-// The same model but for its last bytes, which are weights.
+// The same model but for its last quarter, which is weights.
 TEST_F(SessionTest, FileOfAModelWithOtherWeightsIsRefused) {
   std::string bytes = read_bytes(golden_model("qwen3moe"));
   for (size_t i = bytes.size() - 4096; i < bytes.size(); i += 4)
