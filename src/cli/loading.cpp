@@ -7,7 +7,8 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
-#include <regex>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "interrupts.h"
@@ -51,9 +52,15 @@ api::EngineOptions options_of(const LoadFlags& flags) {
 }
 
 // The library's advice for a model that does not fit, with the flags that follow it.
-std::string with_flags(const std::string& advice) {
-  const std::regex context("a context of at most ([0-9]+) tokens");
-  return std::regex_replace(advice, context, "$& (--ctx $1)") + ", or --force";
+std::string with_flags(std::string advice) {
+  constexpr std::string_view kBefore = "a context of at most ", kAfter = " tokens";
+  const size_t number = advice.find(kBefore);
+  const size_t end = advice.find(kAfter, number);
+  if (number != std::string::npos && end != std::string::npos) {
+    const size_t begin = number + kBefore.size();
+    advice.insert(end + kAfter.size(), " (--ctx " + advice.substr(begin, end - begin) + ")");
+  }
+  return advice + ", or --force";
 }
 
 }  // namespace
