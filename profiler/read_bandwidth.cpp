@@ -20,8 +20,10 @@ namespace {
 
 constexpr uint64_t kHugePage = 2 * kMiB;
 constexpr uint64_t kSliceAlignment = 4096;
-constexpr size_t kPrefetchAhead = 1024;  // bytes
-constexpr size_t kStep = 128;            // two lines per turn of the loop
+constexpr uint64_t kMaxBufferBytes = uint64_t{1} << 46;
+constexpr uint64_t kReserveBytes = 64 * kMiB;  // left to everybody else
+constexpr size_t kPrefetchAhead = 1024;        // bytes
+constexpr size_t kStep = 128;                  // two lines per turn of the loop
 // Between two looks at the cancel flag: a few milliseconds, and a look costs nothing beside it.
 constexpr uint64_t kChunkBytes = 8 * kMiB;
 
@@ -45,6 +47,19 @@ uint64_t sum(const std::byte* from, size_t n) {
     total += static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(s, _mm_unpackhi_epi64(s, s))));
   }
   return total;
+}
+
+// One huge page more than asked for, so that the start can be aligned.
+constexpr uint64_t mapped_bytes(uint64_t buffer_bytes) { return buffer_bytes + kHugePage; }
+
+Status require_free(uint64_t buffer_bytes, const FreeMemory& memory) {
+  const uint64_t needed = 2 * mapped_bytes(buffer_bytes) + kReserveBytes;
+  if (!memory.known() || needed <= memory.bytes()) return ok_status();
+  return out_of_memory("to measure memory takes " + format_bytes(needed) + " (two buffers of " +
+                       format_bytes(buffer_bytes) + "), " + format_bytes(memory.bytes()) +
+                       " are free")
+      .with_bytes(needed, memory.bytes())
+      .suggest("end other programs, or measure with a smaller buffer");
 }
 
 Status measuring_cancelled() { return cancelled("cancelled while the memory was measured"); }
@@ -91,15 +106,16 @@ double ReadBandwidth::Pass::best() const {
   return *std::max_element(gb_per_s.begin(), gb_per_s.end());
 }
 
-uint64_t ReadBandwidth::recommended_bytes(uint64_t largest_cache_bytes) {
-  return align_up(std::max(512 * kMiB, 2 * largest_cache_bytes), kHugePage);
+uint64_t ReadBandwidth::recommended_bytes(uint64_t largest_caches_bytes) {
+  if (largest_caches_bytes > kMaxBufferBytes)
+    return UINT64_MAX;  // nobody's caches; create() refuses
+  return align_up(std::max(512 * kMiB, 2 * largest_caches_bytes), kHugePage);
 }
 
 void ReadBandwidth::Unmap::operator()(std::byte* address) const { ::munmap(address, bytes); }
 
-// One huge page more than asked for, so that the start can be aligned.
 Result<ReadBandwidth::Buffer> ReadBandwidth::map(uint64_t bytes, bool huge_pages) {
-  const uint64_t mapped = bytes + kHugePage;
+  const uint64_t mapped = mapped_bytes(bytes);
   void* address = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
@@ -116,13 +132,15 @@ std::byte* ReadBandwidth::start_of(const Buffer& buffer) {
 }
 
 Result<std::unique_ptr<ReadBandwidth>> ReadBandwidth::create(Team& team, uint64_t buffer_bytes,
+                                                             const FreeMemory& memory,
                                                              const CancelFlag* cancel) {
   const uint64_t unit = team.size() * kSliceAlignment;
-  if (buffer_bytes < unit || buffer_bytes > (uint64_t{1} << 46)) {
+  if (buffer_bytes < unit || buffer_bytes > kMaxBufferBytes) {
     return invalid_argument("a buffer of " + format_bytes(buffer_bytes) + " cannot be shared by " +
                             std::to_string(team.size()) + " threads");
   }
   const uint64_t bytes = buffer_bytes / unit * unit;
+  TANDEM_RETURN_IF_ERROR(require_free(bytes, memory));
   std::unique_ptr<ReadBandwidth> self(new ReadBandwidth(team, bytes));
   TANDEM_ASSIGN_OR_RETURN(self->small_pages_, map(bytes, false));
   TANDEM_ASSIGN_OR_RETURN(self->huge_pages_, map(bytes, true));

@@ -7,8 +7,8 @@
 //
 // Threading: one thread at a time, and no run of the team beside it.
 // Ownership: owns two buffers of buffer_bytes until it is destroyed; borrows the team.
-// Errors: create() gives kInvalidArgument for a buffer too small to share out, kOutOfMemory; both
-// calls kCancelled within 50 ms of their flag.
+// Errors: create() gives kInvalidArgument for a buffer too small to share out, kOutOfMemory with
+// the bytes needed and free before it takes any; both calls kCancelled within 50 ms of their flag.
 #pragma once
 
 #include <array>
@@ -18,6 +18,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "dispatch/team.h"
+#include "machine/free_memory.h"
 
 namespace tandem::profile {
 
@@ -35,14 +36,16 @@ class ReadBandwidth {
     double best() const;
   };
 
-  // At least 512 MiB and twice the largest cache: a buffer that is read round and round then finds
-  // nearly none of itself in it.
-  static uint64_t recommended_bytes(uint64_t largest_cache_bytes);
+  // At least 512 MiB and twice what the largest caches hold together: a buffer that is read round
+  // and round then finds nearly none of itself in them.  UINT64_MAX where no number is twice that.
+  static uint64_t recommended_bytes(uint64_t largest_caches_bytes);
 
   // Fills the buffers on the threads that will read them, so that on a machine with several memory
-  // nodes every thread reads from its own.  Requires: the team outlives this object.
-  // `cancel` may be null, here and below.
+  // nodes every thread reads from its own.  Refused when both do not fit in `memory`, because they
+  // are mapped without being reserved and filling them would end in the kernel's out-of-memory
+  // killer.  Requires: the team outlives this object.  `cancel` may be null, here and below.
   static Result<std::unique_ptr<ReadBandwidth>> create(Team& team, uint64_t buffer_bytes,
+                                                       const FreeMemory& memory,
                                                        const CancelFlag* cancel = nullptr);
 
   // Reads each buffer twice.

@@ -117,8 +117,9 @@ TANDEM_API tandem_code tandem_machine_json(char** json, tandem_error** error) TA
 
 /* Measures how fast this machine reads memory; keeps its buffers, so that a measurement can stand between runs. */
 typedef struct tandem_bandwidth tandem_bandwidth;
-/* n_threads 0: as an engine would use.  buffer_bytes 0: 1 GiB. */
-/* cancel may be NULL. */
+/* n_threads 0: as an engine would use.  buffer_bytes 0: twice what the largest caches hold together, at least 512 MiB.
+   Two such buffers are taken; when they do not fit in free memory, TANDEM_ERROR_OUT_OF_MEMORY tells the bytes needed and
+   free before any is taken.  cancel may be NULL. */
 TANDEM_API tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes, tandem_cancel* cancel,
                                                tandem_bandwidth** out, tandem_error** error) TANDEM_NOEXCEPT;
 /* The best of page sizes and prefetch in this measurement, in GB/s (1e9 bytes).  cancel may be NULL. */

@@ -501,7 +501,8 @@ class Session {
 
 // Measures how fast this machine reads memory; keeps its buffers between measurements.
 //
-// Threading: one caller at a time. Errors: create() when its buffers do not fit.
+// Threading: one caller at a time. Errors: create() when its two buffers do not fit; 0 bytes lets it choose for this
+// machine's caches.
 class Bandwidth {
  public:
   static Expected<Bandwidth> create(unsigned n_threads = 0, uint64_t buffer_bytes = 0,

@@ -119,9 +119,11 @@ std::optional<api::Error> Bench::measure_decode(api::Session& session, DepthResu
 
 std::optional<api::Error> Bench::measure(api::Session& session, DepthResult& result) {
   // Between the runs, because a shared machine's bandwidth changes while we measure.
-  const auto rate = bandwidth_->gb_per_s(&cancel_);
-  if (!rate) return rate.error();
-  result.bandwidth.push_back(*rate);
+  if (bandwidth_) {
+    const auto rate = bandwidth_->gb_per_s(&cancel_);
+    if (!rate) return rate.error();
+    result.bandwidth.push_back(*rate);
+  }
   if (auto error = measure_prompt(session, result)) return error;
   return measure_decode(session, result);
 }
@@ -137,10 +139,10 @@ std::vector<double> scaled(std::vector<double> values, double factor) {
   return values;
 }
 
-// Each run against the bandwidth measured just before it.
+// Each run against the bandwidth measured just before it; none where that was not measured.
 std::vector<double> shares(const DepthResult& result, double gb_per_token) {
   std::vector<double> values;
-  for (size_t i = 0; i < result.decode.size(); ++i) {
+  for (size_t i = 0; i < std::min(result.decode.size(), result.bandwidth.size()); ++i) {
     values.push_back(result.decode[i] * gb_per_token / result.bandwidth[i]);
   }
   return values;
@@ -180,8 +182,13 @@ int Bench::run() {
     return kExitInterrupted;
   };
   auto bandwidth = api::Bandwidth::create(loaded_.engine_info.n_threads, 0, &cancel_);
-  if (!bandwidth) return failed(bandwidth.error());
-  bandwidth_ = std::move(*bandwidth);
+  if (bandwidth) {
+    bandwidth_ = std::move(*bandwidth);
+  } else if (bandwidth.error().code == TANDEM_ERROR_OUT_OF_MEMORY) {
+    console_.note("the read bandwidth is not measured: " + bandwidth.error().text);
+  } else {
+    return failed(bandwidth.error());
+  }
   auto session = api::Session::create(loaded_.engine);
   if (!session) return console_.fail(session.error());
   const interrupts::ActOnInterrupt stop([&session] { session->cancel(); });

@@ -3,9 +3,11 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/bytes.h"
+#include "base/checked.h"
 #include "machine/cgroup.h"
 
 namespace tandem {
@@ -87,12 +89,14 @@ std::vector<int> Machine::compute_cpus() const {
   return cpus;
 }
 
-uint64_t Machine::largest_reported_cache_bytes() const {
-  uint64_t bytes = 0;
+uint64_t Machine::largest_reported_caches_bytes() const {
+  std::array<uint64_t, 5> of_level = {};
   for (const Cache& cache : topology.caches) {
-    bytes = std::max(bytes, cache.reported_bytes);
+    uint64_t& sum = of_level[std::min<size_t>(cache.level, of_level.size() - 1)];
+    const auto bytes = checked_mul(cache.reported_bytes, cache.count);
+    sum = bytes ? checked_add(sum, *bytes).value_or(UINT64_MAX) : UINT64_MAX;
   }
-  return bytes;
+  return *std::max_element(of_level.begin(), of_level.end());
 }
 
 }  // namespace tandem

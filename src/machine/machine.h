@@ -64,8 +64,9 @@ class Machine {
   unsigned default_compute_threads() const {
     return static_cast<unsigned>(compute_cpus().size());
   }
-  // The largest cache anybody claims, for measurements that must not fit into it.
-  uint64_t largest_reported_cache_bytes() const;
+  // What the caches of one level hold together, as far as anybody claims, at the level that holds
+  // most: for measurements that must not fit there.  UINT64_MAX where no number is large enough.
+  uint64_t largest_reported_caches_bytes() const;
 
   bool operator==(const Machine&) const = default;
 };

@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "dispatch/team.h"
+#include "machine/free_memory.h"
 #include "machine/machine.h"
 #include "profiler/read_bandwidth.h"
 #include "runtime/c_api.h"
@@ -34,16 +35,19 @@ tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes,
     TANDEM_REQUIRE_ARGUMENT(out);
     Team::Options options;
     options.n_threads = n_threads;
-    if (n_threads == 0) {
+    if (n_threads == 0 || buffer_bytes == 0) {
       TANDEM_ASSIGN_OR_RETURN(const Machine machine, Machine::discover());
-      options.n_threads = machine.default_compute_threads();
+      if (n_threads == 0) options.n_threads = machine.default_compute_threads();
+      if (buffer_bytes == 0) {
+        buffer_bytes =
+            profile::ReadBandwidth::recommended_bytes(machine.largest_reported_caches_bytes());
+      }
     }
     auto object = std::make_unique<tandem_bandwidth>();
     TANDEM_ASSIGN_OR_RETURN(object->team, Team::create(options));
-    TANDEM_ASSIGN_OR_RETURN(object->reader,
-                            profile::ReadBandwidth::create(
-                                *object->team, buffer_bytes > 0 ? buffer_bytes : uint64_t{1} << 30,
-                                cancel != nullptr ? &cancel->flag : nullptr));
+    TANDEM_ASSIGN_OR_RETURN(object->reader, profile::ReadBandwidth::create(
+                                                *object->team, buffer_bytes, free_memory(),
+                                                cancel != nullptr ? &cancel->flag : nullptr));
     *out = object.release();
     return ok_status();
   });

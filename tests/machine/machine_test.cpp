@@ -45,6 +45,20 @@ TEST(Machine, RoundsTheQuotaUp) {
   EXPECT_THAT(machine.compute_cpus(), ElementsAre(0));
 }
 
+TEST(Machine, CountsAllCachesOfTheLevelThatHoldsMost) {
+  Machine machine;
+  EXPECT_EQ(machine.largest_reported_caches_bytes(), 0u);
+  // Many small level-3 caches beside the private ones; half of each is not believed but may be
+  // there.
+  machine.topology.caches = {{2, kMiB, kMiB, 96, 1}, {3, 16 * kMiB, 32 * kMiB, 12, 8}};
+  EXPECT_EQ(machine.largest_reported_caches_bytes(), 384 * kMiB);
+  // Where kinds of cores differ, one level is listed twice.
+  machine.topology.caches.push_back({2, 2 * kMiB, 2 * kMiB, 200, 1});
+  EXPECT_EQ(machine.largest_reported_caches_bytes(), 496 * kMiB);
+  machine.topology.caches.push_back({4, kMiB, UINT64_MAX, 2, 8});
+  EXPECT_EQ(machine.largest_reported_caches_bytes(), UINT64_MAX);
+}
+
 TEST(Machine, IsDiscoveredHere) {
   const auto machine = Machine::discover();
   ASSERT_THAT(machine, is_ok());

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "machine/free_memory.h"
 #include "status_matchers.h"
 
 namespace tandem::profile {
@@ -34,7 +35,7 @@ uint64_t resident_bytes() {
 
 TEST(ReadBandwidth, GivesAFigureForEveryVariantThatAgreesWithTheWallClock) {
   auto team = make_team(2);
-  auto bandwidth = ReadBandwidth::create(*team, 32 * kMiB);
+  auto bandwidth = ReadBandwidth::create(*team, 32 * kMiB, free_memory());
   ASSERT_THAT(bandwidth, is_ok());
   const auto start = Clock::now();
   const auto measured = (*bandwidth)->measure();
@@ -54,14 +55,14 @@ TEST(ReadBandwidth, GivesAFigureForEveryVariantThatAgreesWithTheWallClock) {
 TEST(ReadBandwidth, TouchesBothBuffersWholeBeforeMeasuring) {
   auto team = make_team(1);
   const uint64_t before = resident_bytes();
-  auto bandwidth = ReadBandwidth::create(*team, 32 * kMiB);
+  auto bandwidth = ReadBandwidth::create(*team, 32 * kMiB, free_memory());
   ASSERT_THAT(bandwidth, is_ok());
   EXPECT_GE(resident_bytes() - before, 2 * 32 * kMiB) << "reads would find the zero page in cache";
 }
 
 TEST(ReadBandwidth, SharesOutBuffersOfAnyLength) {
   auto team = make_team(3);
-  auto bandwidth = ReadBandwidth::create(*team, 10 * kMiB + 12345);
+  auto bandwidth = ReadBandwidth::create(*team, 10 * kMiB + 12345, free_memory());
   ASSERT_THAT(bandwidth, is_ok());
   EXPECT_LE((*bandwidth)->buffer_bytes(), 10 * kMiB + 12345);
   EXPECT_EQ((*bandwidth)->buffer_bytes() % (3 * 4096), 0u);
@@ -81,10 +82,10 @@ TEST(ReadBandwidth, EndsSoonWhenItIsCancelled) {
   };
   CancelFlag flag;
   std::thread canceller = cancel_soon(flag);
-  EXPECT_THAT(ReadBandwidth::create(*team, 512 * kMiB, &flag),
+  EXPECT_THAT(ReadBandwidth::create(*team, 512 * kMiB, free_memory(), &flag),
               fails_with(Code::kCancelled, HasSubstr("cancelled")));
   canceller.join();
-  auto bandwidth = ReadBandwidth::create(*team, 512 * kMiB);
+  auto bandwidth = ReadBandwidth::create(*team, 512 * kMiB, free_memory());
   ASSERT_THAT(bandwidth, is_ok());
   double least_ms = INFINITY;
   for (int i = 0; i < 3; ++i) {
@@ -104,14 +105,45 @@ TEST(ReadBandwidth, EndsSoonWhenItIsCancelled) {
 
 TEST(ReadBandwidth, RefusesBuffersThatCannotBeSharedOut) {
   auto team = make_team(2);
-  EXPECT_THAT(ReadBandwidth::create(*team, 4096),
+  EXPECT_THAT(ReadBandwidth::create(*team, 4096, free_memory()),
               fails_with(Code::kInvalidArgument, HasSubstr("2 threads")));
-  EXPECT_FALSE(ReadBandwidth::create(*team, UINT64_MAX).ok());
+  EXPECT_FALSE(ReadBandwidth::create(*team, UINT64_MAX, free_memory()).ok());
 }
 
 TEST(ReadBandwidth, RecommendsMoreThanTheCachesHold) {
   EXPECT_EQ(ReadBandwidth::recommended_bytes(32 * kMiB), 512 * kMiB);
   EXPECT_EQ(ReadBandwidth::recommended_bytes(480 * kMiB), 960 * kMiB);
+  EXPECT_EQ(ReadBandwidth::recommended_bytes(UINT64_MAX), UINT64_MAX);
+}
+
+uint64_t mapped_at_most_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("VmPeak:", 0) == 0) return std::stoull(line.substr(7)) * kKiB;
+  }
+  return 0;
+}
+
+TEST(ReadBandwidth, IsRefusedBeforeItTakesMoreThanIsFree) {
+  auto team = make_team(2);
+  FreeMemory memory;
+  memory.total_bytes = memory.available_bytes = 64 * 1024 * kMiB;
+  memory.cgroup_free_bytes = 8 * 1024 * kMiB;
+  const uint64_t before = mapped_at_most_bytes();
+  const auto bandwidth = ReadBandwidth::create(*team, 4 * 1024 * kMiB, memory);
+  EXPECT_THAT(bandwidth, fails_with(Code::kOutOfMemory, HasSubstr("two buffers of 4")));
+  EXPECT_EQ(bandwidth.status().bytes_available(), *memory.cgroup_free_bytes);
+  EXPECT_GE(bandwidth.status().bytes_needed(), 2 * 4 * 1024 * kMiB);
+  EXPECT_LT(mapped_at_most_bytes() - before, 4 * 1024 * kMiB) << "it was mapped all the same";
+}
+
+TEST(ReadBandwidth, FitsWhereEnoughIsFreeOrNothingIsKnown) {
+  auto team = make_team(1);
+  FreeMemory memory;
+  EXPECT_THAT(ReadBandwidth::create(*team, kMiB, memory), is_ok());
+  memory.total_bytes = 64 * 1024 * kMiB;
+  memory.available_bytes = 100 * kMiB;
+  EXPECT_THAT(ReadBandwidth::create(*team, kMiB, memory), is_ok());
 }
 
 }  // namespace

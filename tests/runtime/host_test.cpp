@@ -9,6 +9,7 @@
 #include <atomic>
 #include <clocale>
 #include <csignal>
+#include <nlohmann/json.hpp>
 
 #include "runtime/api.h"
 
@@ -143,6 +144,53 @@ TEST(Bandwidth, IsMeasuredAgainAndAgain) {
   EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
             tandem_bandwidth_measure(nullptr, nullptr, &gb_per_s, nullptr));
   tandem_bandwidth_free(nullptr);
+}
+
+uint64_t bytes_of_status(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind(key, 0) == 0) return std::stoull(line.substr(key.size())) * 1024;
+  }
+  return 0;
+}
+
+// What is mapped, seen without filling it: a call that is cancelled before it starts.
+TEST(Bandwidth, TakesBuffersForTheCachesOfThisMachine) {
+  char* text = nullptr;
+  Error error;
+  ASSERT_TANDEM_OK(tandem_machine_json(&text, error), error);
+  const auto machine = nlohmann::json::parse(text);
+  tandem_string_free(text);
+  uint64_t of_level[5] = {};
+  for (const auto& cache : machine["caches"]) {
+    of_level[cache["level"].get<size_t>()] +=
+        cache["reported_bytes"].get<uint64_t>() * cache["count"].get<uint64_t>();
+  }
+  const uint64_t mib = uint64_t{1} << 20;
+  const uint64_t expected =
+      std::max(512 * mib, 2 * *std::max_element(std::begin(of_level), std::end(of_level)));
+  if (machine["free_memory_bytes"].get<uint64_t>() < 2 * expected + 256 * mib) {
+    GTEST_SKIP() << "two buffers of " << expected / mib << " MiB do not fit";
+  }
+  tandem_cancel* cancel = tandem_cancel_create();
+  tandem_cancel_trigger(cancel);
+  tandem_bandwidth* bandwidth = nullptr;
+  const uint64_t before = bytes_of_status("VmSize:"), peak_before = bytes_of_status("VmPeak:");
+  EXPECT_EQ(TANDEM_ERROR_CANCELLED, tandem_bandwidth_create(1, 0, cancel, &bandwidth, error));
+  const uint64_t peak = bytes_of_status("VmPeak:");
+  EXPECT_GE(peak, before + 2 * expected);
+  EXPECT_LE(peak, std::max(peak_before, before + 2 * expected + 32 * mib));
+  tandem_cancel_free(cancel);
+}
+
+TEST(Bandwidth, SaysWhatItNeedsAndWhatIsFreeWhenItDoesNotFit) {
+  tandem_bandwidth* bandwidth = nullptr;
+  Error error;
+  ASSERT_EQ(TANDEM_ERROR_OUT_OF_MEMORY,
+            tandem_bandwidth_create(1, uint64_t{1} << 45, nullptr, &bandwidth, error));
+  EXPECT_EQ(bandwidth, nullptr);
+  EXPECT_GE(error->bytes_needed, uint64_t{1} << 46);
+  EXPECT_GT(error->bytes_available, 0u);
 }
 
 TEST(Synthesize, RefusesUnknownNamesTypesAndNullArguments) {
