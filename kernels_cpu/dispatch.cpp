@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "kernels_cpu/scalar.h"
-#if defined(TANDEM_KERNELS_X86)
+#if defined(TANDEM_VECTOR_KERNELS)
 #include "base/cpu_features.h"
 #include "kernels_cpu/avx2.h"
 #include "kernels_cpu/avx512.h"
@@ -46,7 +46,7 @@ constexpr KernelTable kScalarTable = {
 };
 
 // The vector tables keep the scalar operators that are a negligible part of a step.
-#if defined(TANDEM_KERNELS_X86)
+#if defined(TANDEM_VECTOR_KERNELS)
 constexpr KernelTable make_avx2_table() {
   KernelTable table = kScalarTable;
   table.isa = "avx2";
