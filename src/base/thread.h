@@ -12,13 +12,15 @@
 
 namespace tandem {
 
-// Blocks every signal of this thread, and so of the threads it starts, for its lifetime: a host that waits with
+// Blocks the signals of this thread, and so of the threads it starts, for its lifetime: a host that waits with
 // signalfd or sigwait has its signals blocked in its own threads, and ours would take them away from it.
+// Not those that an instruction of the thread itself raises: blocked, they would end the host without its handler.
 class BlockedSignals {
  public:
   BlockedSignals() {
     sigset_t all;
     sigfillset(&all);
+    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) sigdelset(&all, own);
     pthread_sigmask(SIG_SETMASK, &all, &saved_);
   }
   ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }

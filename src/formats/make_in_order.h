@@ -21,8 +21,8 @@ struct MakeInOrder {
   std::function<Status(size_t piece, std::span<const std::byte> buffer)> take;
 };
 
-// Threads of its own instead of a library's pipeline: `take` blocks on a drive, and every hand-over
-// goes through one mutex that race detectors see.
+// Threads of its own and not parallel_for()'s: `take` waits for a drive and makers wait for it, which
+// would hold threads that oneTBB shares with the host program.
 // Errors: the first of take(), after which nothing more is taken; kCancelled within 50 ms and one
 // take(); kOutOfMemory when there is no thread.  Every thread has ended when it returns or throws.
 Status make_in_order(const MakeInOrder& work, const CancelFlag& cancel);

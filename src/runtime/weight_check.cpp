@@ -1,14 +1,11 @@
 #include "runtime/weight_check.h"
 
 #include <algorithm>
-#include <atomic>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "base/thread.h"
+#include "base/parallel_for.h"
 #include "formats/check_weights.h"
 
 namespace tandem {
@@ -48,35 +45,15 @@ Status not_finite(const Program& program, const Weight& weight, uint64_t offset)
 
 }  // namespace
 
-// Threads of its own rather than oneTBB's: what a library without instrumentation hands from thread to thread looks like
-// races to the sanitizer, and no suppression could tell those from real ones.
 Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads, const CancelFlag& cancel) {
   const std::vector<Piece> pieces = cut(program);
-  struct Found {
-    const Weight* weight = nullptr;
-    uint64_t offset = 0;
-  };
-  std::mutex mutex;
-  Found found;  // guarded by mutex
-  std::atomic<size_t> next{0};
-  const auto check = [&] {
-    for (size_t i = next++; i < pieces.size() && !cancel.cancelled(); i = next++) {
-      const Piece& piece = pieces[i];
-      const std::byte* data = store.data(piece.weight->block, piece.weight->extent) + piece.begin;
-      const std::optional<uint64_t> bad = find_not_finite(piece.weight->type, {data, piece.bytes});
-      if (!bad) continue;
-      const std::lock_guard lock(mutex);
-      if (found.weight == nullptr) found = {piece.weight, piece.begin + *bad};
-    }
-  };
-  {
-    const size_t n_helpers = std::min<size_t>(n_threads, pieces.size());
-    std::vector<std::jthread> helpers;
-    for (size_t i = 1; i < n_helpers; ++i) helpers.push_back(start_thread<std::jthread>(check));
-    check();
-  }
-  if (found.weight != nullptr) return not_finite(program, *found.weight, found.offset);
-  return cancel.cancelled() ? cancelled("cancelled while checking the weights") : ok_status();
+  const Status status = parallel_for(pieces.size(), n_threads, cancel, [&](size_t i) -> Status {
+    const Piece& piece = pieces[i];
+    const std::byte* data = store.data(piece.weight->block, piece.weight->extent) + piece.begin;
+    const std::optional<uint64_t> bad = find_not_finite(piece.weight->type, {data, piece.bytes});
+    return bad ? not_finite(program, *piece.weight, piece.begin + *bad) : ok_status();
+  });
+  return status.code() == Code::kCancelled ? cancelled("cancelled while checking the weights") : status;
 }
 
 }  // namespace tandem

@@ -8,9 +8,9 @@
 
 namespace tandem {
 
-// Reads every scalar and block scale once, on this thread and n_threads - 1 of its own.
+// Reads every scalar and block scale once, on this thread and up to n_threads - 1 of oneTBB's.
 // Requires: the store is resident.
-// Errors: kCorrupt naming the tensor, and the byte within it, of one that is not finite; kCancelled.
+// Errors: kCorrupt naming the tensor, and the byte within it, of the first that is not finite; kCancelled.
 Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads, const CancelFlag& cancel);
 
 }  // namespace tandem
