@@ -7,16 +7,6 @@
 namespace tandem::cpu::avx2 {
 namespace {
 
-// n (1..8 or more) stored values as eight floats, the others zero.
-struct F32 {
-  static constexpr int64_t kBytes = 4;
-  static __m256 load(const unsigned char* p, int64_t n) { return load_floats(p, n); }
-};
-struct F16 {
-  static constexpr int64_t kBytes = 2;
-  static __m256 load(const unsigned char* p, int64_t n) { return load_halves(p, n); }
-};
-
 // scores[r][i] = scale * dot(q[r], k[i]) for R heads and all n positions.
 template <typename Stored, int R>
 inline void score_heads(const float* q, const unsigned char* k, int64_t n, int64_t E, float scale,

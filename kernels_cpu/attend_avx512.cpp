@@ -7,24 +7,6 @@
 namespace tandem::cpu::avx512 {
 namespace {
 
-inline __mmask16 first_lanes(int64_t n) {
-  return n >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << n) - 1u);
-}
-
-// Up to sixteen stored values as floats, those outside the mask zero.
-struct F32 {
-  static constexpr int64_t kBytes = 4;
-  static __m512 load(const unsigned char* p, __mmask16 mask) {
-    return _mm512_maskz_loadu_ps(mask, p);
-  }
-};
-struct F16 {
-  static constexpr int64_t kBytes = 2;
-  static __m512 load(const unsigned char* p, __mmask16 mask) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-  }
-};
-
 // scores[r][i] = scale * dot(q[r], k[i]) for R heads and all n positions.
 template <typename Stored, int R>
 inline void score_heads(const float* q, const unsigned char* k, int64_t n, int64_t E, float scale,

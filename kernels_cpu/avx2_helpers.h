@@ -7,21 +7,10 @@
 #include <cstdint>
 
 #include "base/blocks.h"
+#include "kernels_cpu/vector_helpers.h"
 
 namespace tandem::cpu::avx2 {
 namespace {
-
-inline uint32_t load_u32(const void* p) {
-  uint32_t value;
-  __builtin_memcpy(&value, p, sizeof value);
-  return value;
-}
-
-inline uint16_t load_u16(const void* p) {
-  uint16_t value;
-  __builtin_memcpy(&value, p, sizeof value);
-  return value;
-}
 
 inline __m256i load_32_bytes(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -65,18 +54,23 @@ inline __m256i first_lanes(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n >= 8 ? 8 : static_cast<int>(n)), index);
 }
 
-// n (1..8) half-precision numbers at any alignment as floats, the other lanes zero.
-inline __m256 load_halves(const unsigned char* p, int64_t n) {
-  if (n >= 8) return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  uint16_t bits[8] = {};
-  __builtin_memcpy(bits, p, static_cast<size_t>(n) * 2);
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bits)));
-}
-
-inline __m256 load_floats(const unsigned char* p, int64_t n) {
-  const float* floats = reinterpret_cast<const float*>(p);
-  return n >= 8 ? _mm256_loadu_ps(floats) : _mm256_maskload_ps(floats, first_lanes(n));
-}
+// n (1 or more) stored numbers at any alignment, eight at most, as floats; the other lanes zero.
+struct F32 {
+  static constexpr int64_t kBytes = 4;
+  static __m256 load(const unsigned char* p, int64_t n) {
+    const float* floats = reinterpret_cast<const float*>(p);
+    return n >= 8 ? _mm256_loadu_ps(floats) : _mm256_maskload_ps(floats, first_lanes(n));
+  }
+};
+struct F16 {
+  static constexpr int64_t kBytes = 2;
+  static __m256 load(const unsigned char* p, int64_t n) {
+    if (n >= 8) return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    uint16_t bits[8] = {};
+    __builtin_memcpy(bits, p, static_cast<size_t>(n) * 2);
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bits)));
+  }
+};
 
 }  // namespace
 }  // namespace tandem::cpu::avx2

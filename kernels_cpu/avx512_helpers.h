@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/blocks.h"
+#include "kernels_cpu/vector_helpers.h"
 
 namespace tandem::cpu::avx512 {
 namespace {
@@ -36,17 +37,28 @@ inline __m512i offset_of(__m512i x, char value) {
   return _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(value), x);
 }
 
-inline uint32_t load_u32(const void* p) {
-  uint32_t value;
-  __builtin_memcpy(&value, p, sizeof value);
-  return value;
+// Mask of the first n (0 or more) lanes.
+inline __mmask16 first_lanes(int64_t n) {
+  return n >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << n) - 1u);
 }
 
-inline uint16_t load_u16(const void* p) {
-  uint16_t value;
-  __builtin_memcpy(&value, p, sizeof value);
-  return value;
-}
+// Sixteen stored numbers at any alignment as floats, those outside the mask zero.
+struct F32 {
+  static constexpr int64_t kBytes = 4;
+  static __m512 load(const unsigned char* p) { return _mm512_loadu_ps(p); }
+  static __m512 load(const unsigned char* p, __mmask16 mask) {
+    return _mm512_maskz_loadu_ps(mask, p);
+  }
+};
+struct F16 {
+  static constexpr int64_t kBytes = 2;
+  static __m512 load(const unsigned char* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static __m512 load(const unsigned char* p, __mmask16 mask) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+  }
+};
 
 // Eight lanes of values[first], then eight of values[second].
 inline __m512 spread_by_8(__m256 values, int first, int second) {

@@ -5,10 +5,6 @@
 namespace tandem::cpu::avx512 {
 namespace {
 
-inline __mmask16 first_lanes(int64_t n) {
-  return n >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << n) - 1u);
-}
-
 inline __m512d add_squares(__m256 x, __m512d sum) {
   const __m512d wide = _mm512_cvtps_pd(x);
   return _mm512_fmadd_pd(wide, wide, sum);

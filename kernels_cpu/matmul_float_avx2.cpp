@@ -7,17 +7,9 @@
 namespace tandem::cpu::avx2 {
 namespace {
 
-// n (1..8 or more) weights at any alignment as eight floats, the others zero.
-struct F32 {
-  static constexpr int kBytes = 4;
-  static __m256 load(const unsigned char* p, int64_t n) { return load_floats(p, n); }
-};
-struct F16 {
-  static constexpr int kBytes = 2;
-  static __m256 load(const unsigned char* p, int64_t n) { return load_halves(p, n); }
-};
+// As F32 and F16 in avx2_helpers.h.
 struct Bf16 {
-  static constexpr int kBytes = 2;
+  static constexpr int64_t kBytes = 2;
   static __m256 load(const unsigned char* p, int64_t n) {
     uint16_t last[8] = {};
     if (n < 8) {
@@ -37,7 +29,7 @@ inline void add_columns(const unsigned char* rows, size_t row_bytes, const float
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
     const float* p = x + static_cast<size_t>(t) * x_stride + k;
-    values[t] = load_floats(reinterpret_cast<const unsigned char*>(p), n);
+    values[t] = F32::load(reinterpret_cast<const unsigned char*>(p), n);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {

@@ -7,25 +7,9 @@
 namespace tandem::cpu::avx512 {
 namespace {
 
-// Sixteen weights at any alignment, those outside the mask zero.
-struct F32 {
-  static constexpr int kBytes = 4;
-  static __m512 load(const unsigned char* p) { return _mm512_loadu_ps(p); }
-  static __m512 load(const unsigned char* p, __mmask16 mask) {
-    return _mm512_maskz_loadu_ps(mask, p);
-  }
-};
-struct F16 {
-  static constexpr int kBytes = 2;
-  static __m512 load(const unsigned char* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-  static __m512 load(const unsigned char* p, __mmask16 mask) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-  }
-};
+// As F32 and F16 in avx512_helpers.h.
 struct Bf16 {
-  static constexpr int kBytes = 2;
+  static constexpr int64_t kBytes = 2;
   static __m512 widen(__m256i bits) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }

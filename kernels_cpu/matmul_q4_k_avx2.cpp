@@ -11,24 +11,22 @@ struct Scales {
   __m256 scale, min;  // of the eight groups
 };
 
-inline __m256 bytes_to_floats(uint32_t first, uint32_t second) {
-  const __m128i bytes = _mm_cvtsi64_si128(static_cast<int64_t>(uint64_t{second} << 32 | first));
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+inline __m256 bytes_to_floats(uint64_t bytes) {
+  const __m128i low = _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(low));
 }
 
 inline Scales load_scales_and_mins(const unsigned char* block) {
-  const uint32_t a = load_u32(block + 4), b = load_u32(block + 8), c = load_u32(block + 12);
-  const __m256 scales =
-      bytes_to_floats(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u));
-  const __m256 mins =
-      bytes_to_floats(b & 0x3f3f3f3fu, ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u));
+  const ScalesAndMinsQ4K packed = unpack_scales_q4_k(block);
+  const __m256 scales = bytes_to_floats(packed.scales), mins = bytes_to_floats(packed.mins);
   return {_mm256_mul_ps(scales, half_to_floats(load_u16(block))),
           _mm256_mul_ps(mins, half_to_floats(load_u16(block + 2)))};
 }
 
-// sums[t] += one block of weights times the activations of token t.
+// sums[t] += one block of weights times the activations of token t.  Always inline: g++ 12 is at its
+// limit here, and a call per block would pass the sums through memory.
 template <int T>
-inline void add_products(const unsigned char* block, const BlockQ8A* x, size_t x_stride,
+[[gnu::always_inline]] inline void add_products(const unsigned char* block, const BlockQ8A* x, size_t x_stride,
                          const __m256 (&d)[T], const __m256 (&d_sum)[T], __m256 (&sums)[T]) {
   const Scales w = load_scales_and_mins(block);
   const __m256i low_nibbles = _mm256_set1_epi8(15);

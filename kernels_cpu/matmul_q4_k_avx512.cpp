@@ -27,18 +27,15 @@ struct Weights {
   __m256 scale, min;  // of the eight groups
 };
 
-inline __m256 bytes_to_floats(uint32_t first, uint32_t second) {
-  const __m128i bytes = _mm_cvtsi64_si128(static_cast<int64_t>(uint64_t{second} << 32 | first));
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+inline __m256 bytes_to_floats(uint64_t bytes) {
+  const __m128i low = _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(low));
 }
 
 inline Weights load_weights(const unsigned char* block) {
   const __m128 d_and_min = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(load_u32(block))));
-  const uint32_t a = load_u32(block + 4), b = load_u32(block + 8), c = load_u32(block + 12);
-  const __m256 scales =
-      bytes_to_floats(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u));
-  const __m256 mins =
-      bytes_to_floats(b & 0x3f3f3f3fu, ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u));
+  const ScalesAndMinsQ4K packed = unpack_scales_q4_k(block);
+  const __m256 scales = bytes_to_floats(packed.scales), mins = bytes_to_floats(packed.mins);
   const __m512i low_nibbles = _mm512_set1_epi8(15);
   const __m512i front = _mm512_loadu_si512(block + 16), back = _mm512_loadu_si512(block + 80);
   return {{_mm512_and_si512(front, low_nibbles),

@@ -6,9 +6,6 @@
 namespace tandem::cpu::avx2 {
 namespace {
 
-constexpr uint32_t kInfinity = 0x7f800000u;
-constexpr uint32_t kTwoToMinus118 = (127u - 118u) << 23;
-
 // Magnitudes compare as integers, with every NaN above infinity.
 inline uint32_t largest_magnitude(const __m256 (&x)[4]) {
   const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));

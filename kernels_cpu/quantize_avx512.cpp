@@ -6,9 +6,6 @@
 namespace tandem::cpu::avx512 {
 namespace {
 
-constexpr uint32_t kInfinity = 0x7f800000u;
-constexpr uint32_t kTwoToMinus118 = (127u - 118u) << 23;
-
 // Magnitudes compare as integers, with every NaN above infinity.
 inline uint32_t largest_magnitude(__m512 a, __m512 b) {
   const __m512i mask = _mm512_set1_epi32(0x7fffffff);
