@@ -46,10 +46,18 @@ inline void prefetch(const void* p, size_t distance) {
                      3);
 }
 
-// How far ahead of the current byte weights are asked for.  CPU ms for 2 GiB of q4_k in huge pages, one
-// thread, Sapphire Rapids shared with other work, two runs each: 0: 187, 188; 512: 166, 167;
-// 1024: 173, 177; 2048: 183, 183; 4096: 179, 180.
-constexpr size_t kPrefetchBytes = 1024;
+// How far ahead of the current byte weights are asked for.  Time for 1 GiB of weights in huge pages
+// against that with 1024, one thread: median of 9 rounds that took every distance in random order,
+// Sapphire Rapids shared with other work.
+//             avx512: 0     256   512   768   2048      avx2: 512   768
+//   q4_k              1.08  0.95  0.96  0.97  1.05            0.92  0.97
+//   q6_k              1.12  1.07  1.00  0.97  1.04            0.96  0.96
+//   q4_0              1.08  0.99  0.97  0.97  1.06            0.88  0.92
+//   q8_0              1.04  1.05  1.01  0.99  1.01            0.97  0.98
+//   f16               1.14  1.12  1.04  0.97  1.01            0.99  0.96
+// 512 is best where four bits are unpacked and loses to 768 elsewhere.  With 4 KiB pages, avx512
+// and two threads, 768 takes 0.98 to 1.01 of 1024's time.
+constexpr size_t kPrefetchBytes = 768;
 
 }  // namespace
 }  // namespace tandem::cpu
