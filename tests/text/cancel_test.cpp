@@ -18,16 +18,10 @@ namespace {
 using std::chrono::milliseconds;
 using testing::is_ok;
 using testing::kLongText;
-using testing::load_tokenizer;
+using testing::fixture_tokenizer;
 
 constexpr size_t kBytes = 50 * kLongText;
 constexpr double kPromisedMs = kLongText < 1000000 ? 2000 : 100;  // sanitizers slow everything
-
-std::unique_ptr<const Tokenizer> fixture(const std::string& name) {
-  auto loaded = load_tokenizer(std::filesystem::path(TANDEM_FIXTURES) / "text" / (name + ".gguf"));
-  EXPECT_THAT(loaded, is_ok());
-  return std::move(*loaded);
-}
 
 std::string filled(const std::string& unit, size_t n_bytes) {
   std::string text;
@@ -78,7 +72,7 @@ TEST(Cancel, EncodingEndsInTimeInEveryPhase) {
   for (const char* unit : {"a", " ", "What light, 42? ", "\xFF"}) {
     const std::string text = filled(unit, kBytes);
     for (const char* name : {"gpt-2", "llama-bpe", "spm"}) {
-      const auto tokenizer = fixture(name);
+      const auto tokenizer = fixture_tokenizer(name);
       for (const int delay : {0, 30, 150, 500}) {
         expect_cancelled_in_time(
             std::string(name) + " " + unit, milliseconds(delay), [&](const CancelFlag* flag) {

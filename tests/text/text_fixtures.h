@@ -1,6 +1,8 @@
 // Vocabularies for tests: from the fixtures, from a shared data folder, and made by hand.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -98,6 +100,14 @@ inline VocabularyData piece_vocabulary(const std::vector<std::string>& pieces) {
   data.add_bos = true;
   data.add_space_prefix = true;
   return data;
+}
+
+// One of the repository's own vocabularies.
+inline std::unique_ptr<const Tokenizer> fixture_tokenizer(const std::string& name) {
+  auto loaded = load_tokenizer(std::filesystem::path(TANDEM_FIXTURES) / "text" / (name + ".gguf"));
+  if (loaded.ok()) return std::move(*loaded);
+  ADD_FAILURE() << loaded.status().to_string();
+  return nullptr;
 }
 
 }  // namespace tandem::testing

@@ -15,15 +15,9 @@ namespace {
 
 using testing::is_ok;
 using testing::kLongText;
-using testing::load_tokenizer;
+using testing::fixture_tokenizer;
 
 constexpr const char* kVocabularies[] = {"gpt-2", "llama-bpe", "qwen2", "spm", "spm-no-prefix"};
-
-std::unique_ptr<const Tokenizer> fixture(const std::string& name) {
-  auto loaded = load_tokenizer(std::filesystem::path(TANDEM_FIXTURES) / "text" / (name + ".gguf"));
-  EXPECT_THAT(loaded, is_ok());
-  return std::move(*loaded);
-}
 
 std::string repeated(const std::string& unit, size_t n) {
   std::string text;
@@ -51,7 +45,7 @@ void run_on_a_small_stack(std::function<void()> work) {
 TEST(TokenizerLimits, MillionEqualCharactersOnASmallStack) {
   const std::string units[] = {"a", " ", "\n", "7", "!", "\xCC\x81", "\xE4\xB8\xAD", "\xFF", std::string(1, '\0')};
   for (const char* name : kVocabularies) {
-    const auto tokenizer = fixture(name);
+    const auto tokenizer = fixture_tokenizer(name);
     run_on_a_small_stack([&] {
       for (const std::string& unit : units) {
         const std::string text = repeated(unit, kLongText);
@@ -84,7 +78,7 @@ TEST(TokenizerLimits, SpecialTokensMadeToBeSlowAreNot) {
 }
 
 TEST(TokenizerLimits, ThreadsEncodeAtOnce) {
-  const auto tokenizer = fixture("llama-bpe");
+  const auto tokenizer = fixture_tokenizer("llama-bpe");
   const std::string text = repeated("The quick brown fox, 12345 times!\n  ", 200);
   const auto expected = tokenizer->encode(text, {});
   ASSERT_THAT(expected, is_ok());

@@ -1,7 +1,9 @@
 #include "formats/gguf/writer.h"
 
 #include <sys/mount.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -150,6 +152,22 @@ TEST_F(GgufWriterTest, ADriveThatFillsUpIsAnErrorAndLeavesNothing) {
   EXPECT_THAT(status, fails_with(Code::kIo, HasSubstr("No space left")));
   EXPECT_EQ(status.bytes_needed(), writer.file_bytes());
   EXPECT_EQ(n_files, 1u);
+}
+
+TEST_F(GgufWriterTest, AFileThatMayNotGrowIsAnErrorAndLeavesNothing) {
+  rlimit before = {};
+  ASSERT_EQ(0, ::getrlimit(RLIMIT_FSIZE, &before));
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small = {4096, before.rlim_max};
+  ASSERT_EQ(0, ::setrlimit(RLIMIT_FSIZE, &small));
+  GgufWriter writer(path_);
+  Status status = add_tensor(writer, "w", DType::kF32, {8192});
+  if (status.ok()) status = writer.begin();
+  if (status.ok()) status = writer.append(ramp(32768));
+  ASSERT_EQ(0, ::setrlimit(RLIMIT_FSIZE, &before));
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(status, fails_with(Code::kIo, HasSubstr(path_.string())));
+  EXPECT_EQ(files_in_folder(), 0u);
 }
 
 TEST_F(GgufWriterTest, NamesAFolderThatIsNotThere) {
