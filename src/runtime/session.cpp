@@ -61,6 +61,7 @@ Session::~Session() {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   cancel();
+  // A step that had looked at the flag for the last time leaves the request to the worker's next one.
   wait_until_ended();
   if (preparer_.joinable()) preparer_.join();
   engine_.detach(this);

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <string>
 #include <thread>
 
 #include "runtime/concurrency.h"
@@ -55,15 +56,19 @@ TEST_F(DeliveryTest, ACallbackIsRefusedWhileAThreadWaitsForEvents) {
 }
 
 TEST_F(DeliveryTest, FreeingASessionStillGivesItsCallbackTheLastEvent) {
-  const auto request = endless();
+  const auto tokens = endless();
+  tandem_request text = TANDEM_INIT(tandem_request);  // freed while it is tokenized
+  const std::string words = long_text().substr(0, 300'000);
+  text.text = words.data();
+  text.text_bytes = words.size();
   for (int i = 0; i < 50; ++i) {
     std::atomic<int> n_done{0};
     const auto count = [](void* user, const tandem_event* event) {
       if (event->kind == TANDEM_EVENT_DONE) ++*static_cast<std::atomic<int>*>(user);
     };
-    SessionPtr session = loaded_.session(256);
+    SessionPtr session = loaded_.session();
     ASSERT_EQ(TANDEM_OK, tandem_session_set_callback(session.get(), count, &n_done, nullptr));
-    submit(session.get(), request->request);
+    submit(session.get(), i % 2 == 0 ? tokens->request : text);
     session.reset();
     ASSERT_EQ(1, n_done) << "round " << i;
   }
