@@ -26,8 +26,9 @@ inline Scales load_scales_and_mins(const unsigned char* block) {
 // sums[t] += one block of weights times the activations of token t.  Always inline: g++ 12 is at its
 // limit here, and a call per block would pass the sums through memory.
 template <int T>
-[[gnu::always_inline]] inline void add_products(const unsigned char* block, const BlockQ8A* x, size_t x_stride,
-                         const __m256 (&d)[T], const __m256 (&d_sum)[T], __m256 (&sums)[T]) {
+[[gnu::always_inline]] inline void add_products(const unsigned char* block, const BlockQ8A* x,
+                                                size_t x_stride, const __m256 (&d)[T],
+                                                const __m256 (&d_sum)[T], __m256 (&sums)[T]) {
   const Scales w = load_scales_and_mins(block);
   const __m256i low_nibbles = _mm256_set1_epi8(15);
   __m256 scale[T];

@@ -13,14 +13,18 @@
 
 namespace tandem::testing {
 
-inline std::string fixture(const std::string& name) { return std::string(TANDEM_FIXTURES) + "/" + name; }
+inline std::string fixture(const std::string& name) {
+  return std::string(TANDEM_FIXTURES) + "/" + name;
+}
 
 struct Golden {
   std::vector<int32_t> tokens;
   size_t n_vocabulary = 0;
   std::vector<float> logits;  // [tokens, vocabulary]
 
-  std::span<const float> row(size_t i) const { return {logits.data() + i * n_vocabulary, n_vocabulary}; }
+  std::span<const float> row(size_t i) const {
+    return {logits.data() + i * n_vocabulary, n_vocabulary};
+  }
 };
 
 inline Golden read_golden(const std::string& name) {
@@ -37,8 +41,10 @@ inline Golden read_golden(const std::string& name) {
   golden.tokens.resize(numbers[1]);
   golden.n_vocabulary = numbers[2];
   golden.logits.resize(size_t{numbers[1]} * numbers[2]);
-  file.read(reinterpret_cast<char*>(golden.tokens.data()), static_cast<std::streamsize>(golden.tokens.size() * 4));
-  file.read(reinterpret_cast<char*>(golden.logits.data()), static_cast<std::streamsize>(golden.logits.size() * 4));
+  file.read(reinterpret_cast<char*>(golden.tokens.data()),
+            static_cast<std::streamsize>(golden.tokens.size() * 4));
+  file.read(reinterpret_cast<char*>(golden.logits.data()),
+            static_cast<std::streamsize>(golden.logits.size() * 4));
   if (!file) ADD_FAILURE() << "golden file of " << name << " is too short";
   return golden;
 }

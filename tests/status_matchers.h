@@ -27,9 +27,8 @@ MATCHER(is_ok, "is ok") {
 MATCHER_P2(fails_with, code, message_matcher, "fails with the code and a matching message") {
   const Status status = status_of(arg);
   *result_listener << status.to_string();
-  return status.code() == code &&
-         ::testing::SafeMatcherCast<const std::string&>(message_matcher)
-             .MatchAndExplain(status.message(), result_listener);
+  return status.code() == code && ::testing::SafeMatcherCast<const std::string&>(message_matcher)
+                                      .MatchAndExplain(status.message(), result_listener);
 }
 
 // A folder that goes away with the test.

@@ -33,16 +33,17 @@
 #endif
 
 #ifdef __cplusplus
-#define TANDEM_INIT(type)                             \
-  [] {                                                \
-    type tandem_init_value{};                         \
-    tandem_init_value.struct_bytes = sizeof(type);    \
-    return tandem_init_value;                         \
+#define TANDEM_INIT(type)                          \
+  [] {                                             \
+    type tandem_init_value{};                      \
+    tandem_init_value.struct_bytes = sizeof(type); \
+    return tandem_init_value;                      \
   }()
 #define TANDEM_NOEXCEPT noexcept
 extern "C" {
 #else
-#define TANDEM_INIT(type) {.struct_bytes = sizeof(type)}
+#define TANDEM_INIT(type) \
+  { .struct_bytes = sizeof(type) }
 #define TANDEM_NOEXCEPT
 #endif
 
@@ -69,7 +70,7 @@ typedef enum tandem_code {
 typedef struct tandem_error {
   size_t struct_bytes;
   tandem_code code;
-  const char* text;       /* what, where, expected and found */
+  const char* text; /* what, where, expected and found */
   const char* file;
   const char* tensor;
   const char* suggestion; /* the smallest change that would help */
@@ -90,14 +91,15 @@ TANDEM_API const char* tandem_version(void) TANDEM_NOEXCEPT;
 typedef enum tandem_stage {
   TANDEM_STAGE_LOAD = 0,   /* bytes */
   TANDEM_STAGE_PROMPT = 1, /* tokens */
-  TANDEM_STAGE_WRITE = 2   /* bytes */
+  TANDEM_STAGE_WRITE = 2,  /* bytes */
+  TANDEM_STAGE_CHECK = 3   /* bytes: loaded weights are looked through for what is no number */
 } tandem_stage;
 
 typedef struct tandem_progress {
   size_t struct_bytes;
   tandem_stage stage;
-  uint64_t done, total;   /* total 0: unknown */
-  double eta_seconds;     /* 0: unknown */
+  uint64_t done, total; /* total 0: unknown */
+  double eta_seconds;   /* 0: unknown */
 } tandem_progress;
 
 /* At most ten calls per second, and always a last one. */
@@ -120,10 +122,12 @@ typedef struct tandem_bandwidth tandem_bandwidth;
 /* n_threads 0: as an engine would use.  buffer_bytes 0: twice what the largest caches hold together, at least 512 MiB.
    Two such buffers are taken; when they do not fit in free memory, TANDEM_ERROR_OUT_OF_MEMORY tells the bytes needed and
    free before any is taken.  cancel may be NULL. */
-TANDEM_API tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes, tandem_cancel* cancel,
-                                               tandem_bandwidth** out, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_bandwidth_create(unsigned n_threads, uint64_t buffer_bytes,
+                                               tandem_cancel* cancel, tandem_bandwidth** out,
+                                               tandem_error** error) TANDEM_NOEXCEPT;
 /* The best of page sizes and prefetch in this measurement, in GB/s (1e9 bytes).  cancel may be NULL. */
-TANDEM_API tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, tandem_cancel* cancel, double* gb_per_s,
+TANDEM_API tandem_code tandem_bandwidth_measure(tandem_bandwidth* bandwidth, tandem_cancel* cancel,
+                                                double* gb_per_s,
                                                 tandem_error** error) TANDEM_NOEXCEPT;
 TANDEM_API void tandem_bandwidth_free(tandem_bandwidth* bandwidth) TANDEM_NOEXCEPT;
 
@@ -134,11 +138,11 @@ typedef struct tandem_model tandem_model;
 /* Strings belong to the model. */
 typedef struct tandem_model_info {
   size_t struct_bytes;
-  const char* name;            /* general.name, or the file's name */
-  const char* architecture;    /* "qwen3moe" */
-  const char* type_name;       /* the format of most weights: "q4_k" */
-  uint64_t file_bytes;         /* all parts */
-  uint64_t weight_bytes;       /* as resident in memory */
+  const char* name;         /* general.name, or the file's name */
+  const char* architecture; /* "qwen3moe" */
+  const char* type_name;    /* the format of most weights: "q4_k" */
+  uint64_t file_bytes;      /* all parts */
+  uint64_t weight_bytes;    /* as resident in memory */
   uint64_t n_parameters;
   uint64_t n_active_parameters; /* per token; equal to n_parameters where there are no experts */
   uint32_t n_vocabulary, n_layers, n_context_trained;
@@ -146,27 +150,32 @@ typedef struct tandem_model_info {
   int has_chat_template;
 } tandem_model_info;
 
-TANDEM_API tandem_code tandem_model_open(const char* path, tandem_model** out, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_model_open(const char* path, tandem_model** out,
+                                         tandem_error** error) TANDEM_NOEXCEPT;
 TANDEM_API void tandem_model_free(tandem_model* model) TANDEM_NOEXCEPT;
 TANDEM_API tandem_code tandem_model_get_info(const tandem_model* model, tandem_model_info* info,
                                              tandem_error** error) TANDEM_NOEXCEPT;
 /* {"info":{...},"warnings":["..."],"metadata":{key: value or summary},"tensors":[{"name","type","shape","bytes","file","offset"}]} */
-TANDEM_API tandem_code tandem_model_json(const tandem_model* model, char** json, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_model_json(const tandem_model* model, char** json,
+                                         tandem_error** error) TANDEM_NOEXCEPT;
 
 typedef struct tandem_tokenize_options {
   size_t struct_bytes;
-  int add_special;   /* the BOS/EOS tokens that the model wants; 0: none */
-  int parse_special; /* control tokens written in the text become tokens; 0: they stay text */
+  int add_special;       /* the BOS/EOS tokens that the model wants; 0: none */
+  int parse_special;     /* control tokens written in the text become tokens; 0: they stay text */
   tandem_cancel* cancel; /* may be NULL */
 } tandem_tokenize_options;
 
 /* Writes min(capacity, *n_tokens) ids; *n_tokens is the whole count, so capacity 0 counts.  options may be NULL. */
-TANDEM_API tandem_code tandem_model_tokenize(const tandem_model* model, const char* text, size_t text_bytes,
-                                             const tandem_tokenize_options* options, int32_t* tokens, size_t capacity,
-                                             size_t* n_tokens, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_model_tokenize(const tandem_model* model, const char* text,
+                                             size_t text_bytes,
+                                             const tandem_tokenize_options* options,
+                                             int32_t* tokens, size_t capacity, size_t* n_tokens,
+                                             tandem_error** error) TANDEM_NOEXCEPT;
 /* The text of tokens; control tokens are written out only when with_special is set.  *text_bytes may be NULL. */
-TANDEM_API tandem_code tandem_model_detokenize(const tandem_model* model, const int32_t* tokens, size_t n_tokens,
-                                               int with_special, char** text, size_t* text_bytes,
+TANDEM_API tandem_code tandem_model_detokenize(const tandem_model* model, const int32_t* tokens,
+                                               size_t n_tokens, int with_special, char** text,
+                                               size_t* text_bytes,
                                                tandem_error** error) TANDEM_NOEXCEPT;
 
 typedef struct tandem_message {
@@ -177,11 +186,13 @@ typedef struct tandem_message {
 
 /* Tokens of a conversation in the model's template, ready for an answer.  Fails with TANDEM_ERROR_UNSUPPORTED when the
  * model has no template.  cancel may be NULL. */
-TANDEM_API tandem_code tandem_model_count_tokens(const tandem_model* model, const tandem_message* messages,
-                                                 size_t n_messages, tandem_cancel* cancel, size_t* n_tokens,
+TANDEM_API tandem_code tandem_model_count_tokens(const tandem_model* model,
+                                                 const tandem_message* messages, size_t n_messages,
+                                                 tandem_cancel* cancel, size_t* n_tokens,
                                                  tandem_error** error) TANDEM_NOEXCEPT;
 /* The conversation as text, for people to look at: control tokens of the template and of users look the same here. */
-TANDEM_API tandem_code tandem_model_render(const tandem_model* model, const tandem_message* messages, size_t n_messages,
+TANDEM_API tandem_code tandem_model_render(const tandem_model* model,
+                                           const tandem_message* messages, size_t n_messages,
                                            char** text, tandem_error** error) TANDEM_NOEXCEPT;
 
 /* Sampling.  The order: penalties, top-k, top-p, min-p, temperature.  A zero turns each of them off, so that
@@ -189,44 +200,55 @@ TANDEM_API tandem_code tandem_model_render(const tandem_model* model, const tand
  * tandem_model_default_sampling. */
 typedef struct tandem_sampling {
   size_t struct_bytes;
-  float temperature; /* 0: always the likeliest token */
-  int32_t top_k;     /* 0: off */
-  float top_p;       /* 0 or 1: off */
-  float min_p;       /* 0: off */
+  float temperature;       /* 0: always the likeliest token */
+  int32_t top_k;           /* 0: off */
+  float top_p;             /* 0 or 1: off */
+  float min_p;             /* 0: off */
   float repeat_penalty;    /* 0 or 1: off */
   float frequency_penalty; /* 0: off */
   float presence_penalty;  /* 0: off */
-  int32_t repeat_last_n;   /* how many tokens the penalties look back; 0: none, which turns them off */
+  int32_t
+      repeat_last_n; /* how many tokens the penalties look back; 0: none, which turns them off */
   uint64_t seed;
 } tandem_sampling;
 
 /* What the model's file recommends, else temperature 0.7, top-k 40, top-p 0.95, min-p 0.05, no penalties; seed 0. */
-TANDEM_API tandem_code tandem_model_default_sampling(const tandem_model* model, tandem_sampling* sampling,
+TANDEM_API tandem_code tandem_model_default_sampling(const tandem_model* model,
+                                                     tandem_sampling* sampling,
                                                      tandem_error** error) TANDEM_NOEXCEPT;
 
 /* ---- Engine: a model's weights in memory and the threads that compute ------------------------------------------- */
 
 typedef struct tandem_engine tandem_engine;
 
-typedef enum tandem_read_mode { TANDEM_READ_AUTO = 0, TANDEM_READ_BUFFERED = 1, TANDEM_READ_DIRECT = 2 } tandem_read_mode;
+typedef enum tandem_read_mode {
+  TANDEM_READ_AUTO = 0,
+  TANDEM_READ_BUFFERED = 1,
+  TANDEM_READ_DIRECT = 2
+} tandem_read_mode;
 typedef enum tandem_kv_type { TANDEM_KV_F16 = 0, TANDEM_KV_F32 = 1 } tandem_kv_type;
 
 typedef enum tandem_log_level {
-  TANDEM_LOG_DEBUG = 0, TANDEM_LOG_INFO = 1, TANDEM_LOG_NOTE = 2, TANDEM_LOG_WARNING = 3
+  TANDEM_LOG_DEBUG = 0,
+  TANDEM_LOG_INFO = 1,
+  TANDEM_LOG_NOTE = 2,
+  TANDEM_LOG_WARNING = 3
 } tandem_log_level;
 typedef void (*tandem_log_fn)(void* user, tandem_log_level level, const char* text);
 
 typedef struct tandem_engine_options {
   size_t struct_bytes;
-  uint32_t n_threads;         /* 0: one per physical core that this process may use */
-  uint32_t n_context;         /* context that must fit beside the weights; 0: as trained, limited by free memory */
-  tandem_read_mode read_mode; /* auto: buffered when the page cache holds the file, else direct */
-  tandem_kv_type kv_type;     /* f16 */
-  int force;                  /* load although the numbers say it does not fit */
+  uint32_t n_threads; /* 0: one per physical core that this process may use */
+  uint32_t
+      n_context; /* context that must fit beside the weights; 0: as trained, limited by free memory */
+  tandem_read_mode read_mode;  /* auto: buffered when the page cache holds the file, else direct */
+  tandem_kv_type kv_type;      /* f16 */
+  int force;                   /* load although the numbers say it does not fit */
   tandem_progress_fn progress; /* called on the thread that loads */
   void* progress_user;
-  tandem_cancel* cancel;      /* may be NULL; must outlive the call */
-  tandem_log_fn log;          /* notes about fallbacks, until the engine and its sessions are freed; may be NULL */
+  tandem_cancel* cancel; /* may be NULL; must outlive the call */
+  tandem_log_fn
+      log; /* notes about fallbacks, until the engine and its sessions are freed; may be NULL */
   void* log_user;
 } tandem_engine_options;
 
@@ -244,26 +266,30 @@ typedef struct tandem_tier_report {
 
 /* Loads the weights; blocks until done.  options may be NULL.
  * Errors: TANDEM_ERROR_OUT_OF_MEMORY before anything is loaded, with bytes needed and available, unless `force`. */
-TANDEM_API tandem_code tandem_engine_create(const tandem_model* model, const tandem_engine_options* options,
-                                            tandem_engine** out, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_engine_create(const tandem_model* model,
+                                            const tandem_engine_options* options,
+                                            tandem_engine** out,
+                                            tandem_error** error) TANDEM_NOEXCEPT;
 TANDEM_API void tandem_engine_free(tandem_engine* engine) TANDEM_NOEXCEPT;
 
 /* Strings belong to the engine. */
 typedef struct tandem_engine_info {
   size_t struct_bytes;
   uint32_t n_threads;
-  uint32_t n_context;        /* the context of sessions that do not ask for another */
-  const char* isa;           /* kernels in use: "scalar", "avx2", "avx512" */
-  const char* read_mode;     /* how the weights were read and why */
+  uint32_t n_context;    /* the context of sessions that do not ask for another */
+  const char* isa;       /* kernels in use: "scalar", "avx2", "avx512" */
+  const char* read_mode; /* how the weights were read and why */
   double load_seconds;
-  uint64_t bytes_per_token;  /* weights read from memory for one decoded token */
+  uint64_t bytes_per_token; /* weights read from memory for one decoded token */
 } tandem_engine_info;
 TANDEM_API tandem_code tandem_engine_get_info(const tandem_engine* engine, tandem_engine_info* info,
                                               tandem_error** error) TANDEM_NOEXCEPT;
 
 /* Fills up to capacity reports; *n_tiers is the whole count. */
-TANDEM_API tandem_code tandem_engine_get_memory(const tandem_engine* engine, tandem_tier_report* tiers, size_t capacity,
-                                                size_t* n_tiers, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_engine_get_memory(const tandem_engine* engine,
+                                                tandem_tier_report* tiers, size_t capacity,
+                                                size_t* n_tiers,
+                                                tandem_error** error) TANDEM_NOEXCEPT;
 
 /* ---- Session: one conversation ------------------------------------------------------------------------------------ */
 
@@ -276,8 +302,10 @@ typedef struct tandem_session_options {
 } tandem_session_options;
 
 /* Errors: TANDEM_ERROR_OUT_OF_MEMORY when the contexts of all sessions would not fit in what is free. */
-TANDEM_API tandem_code tandem_session_create(tandem_engine* engine, const tandem_session_options* options,
-                                             tandem_session** out, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_session_create(tandem_engine* engine,
+                                             const tandem_session_options* options,
+                                             tandem_session** out,
+                                             tandem_error** error) TANDEM_NOEXCEPT;
 /* Cancels what runs, waits for it (under 100 ms) and frees; a callback still gets every event up to DONE.  Not from
  * this session's own callbacks. */
 TANDEM_API void tandem_session_free(tandem_session* session) TANDEM_NOEXCEPT;
@@ -297,11 +325,11 @@ typedef struct tandem_request {
   const int32_t* tokens;
   size_t n_tokens;
   int parse_special;
-  int no_bos;                 /* with text: leave out the tokens that the model wants at the start of a context */
-  int ignore_end;             /* go on past end-of-answer tokens (benchmarks) */
-  uint32_t max_tokens;        /* 0: until the answer ends or the context is full */
+  int no_bos; /* with text: leave out the tokens that the model wants at the start of a context */
+  int ignore_end;                  /* go on past end-of-answer tokens (benchmarks) */
+  uint32_t max_tokens;             /* 0: until the answer ends or the context is full */
   const tandem_sampling* sampling; /* NULL: tandem_model_default_sampling */
-  const char* const* stop;    /* the answer ends before any of these texts */
+  const char* const* stop;         /* the answer ends before any of these texts */
   size_t n_stop;
 } tandem_request;
 
@@ -312,16 +340,16 @@ TANDEM_API tandem_code tandem_session_submit(tandem_session* session, const tand
 typedef enum tandem_event_kind {
   TANDEM_EVENT_NONE = 0,     /* the time-out passed */
   TANDEM_EVENT_PROGRESS = 1, /* the prompt is being processed */
-  TANDEM_EVENT_TOKEN = 2,    /* one token was chosen; its text may be empty while bytes are withheld */
-  TANDEM_EVENT_DONE = 3      /* the request has ended; always the last event of a request */
+  TANDEM_EVENT_TOKEN = 2, /* one token was chosen; its text may be empty while bytes are withheld */
+  TANDEM_EVENT_DONE = 3   /* the request has ended; always the last event of a request */
 } tandem_event_kind;
 
 typedef enum tandem_finish {
   TANDEM_FINISH_NONE = 0,
-  TANDEM_FINISH_END = 1,       /* the model ended its answer */
-  TANDEM_FINISH_STOP = 2,      /* a stop text appeared */
-  TANDEM_FINISH_LENGTH = 3,    /* max_tokens */
-  TANDEM_FINISH_CONTEXT = 4,   /* the context is full */
+  TANDEM_FINISH_END = 1,     /* the model ended its answer */
+  TANDEM_FINISH_STOP = 2,    /* a stop text appeared */
+  TANDEM_FINISH_LENGTH = 3,  /* max_tokens */
+  TANDEM_FINISH_CONTEXT = 4, /* the context is full */
   TANDEM_FINISH_CANCELLED = 5,
   TANDEM_FINISH_ERROR = 6
 } tandem_finish;
@@ -330,31 +358,34 @@ typedef enum tandem_finish {
 typedef struct tandem_event {
   size_t struct_bytes;
   tandem_event_kind kind;
-  const char* text;        /* TOKEN and DONE: whole UTF-8 characters, may be "" */
+  const char* text; /* TOKEN and DONE: whole UTF-8 characters, may be "" */
   size_t text_bytes;
-  int32_t token;           /* TOKEN */
-  float log_probability;   /* TOKEN: natural logarithm, before temperature and filters */
+  int32_t token;                   /* TOKEN */
+  float log_probability;           /* TOKEN: natural logarithm, before temperature and filters */
   const tandem_progress* progress; /* PROGRESS, else NULL */
   /* DONE: */
   tandem_finish finish;
-  const tandem_error* error;   /* with TANDEM_FINISH_ERROR, else NULL */
-  uint64_t n_prompt_tokens;    /* in the prompt, whether evaluated now or kept from before */
+  const tandem_error* error; /* with TANDEM_FINISH_ERROR, else NULL */
+  uint64_t n_prompt_tokens;  /* in the prompt, whether evaluated now or kept from before */
   uint64_t n_prompt_evaluated;
   uint64_t n_generated;
-  uint64_t n_kept;             /* tokens that the session holds now */
+  uint64_t n_kept; /* tokens that the session holds now */
   double prompt_seconds, generate_seconds;
-  uint64_t seed;               /* that was used */
+  uint64_t seed; /* that was used */
 } tandem_event;
 
 /* Waits up to timeout_ms (-1: for ever, 0: not at all) for the next event; kind NONE when there is none. One consumer at a time. */
-TANDEM_API tandem_code tandem_session_next_event(tandem_session* session, int timeout_ms, tandem_event* event,
+TANDEM_API tandem_code tandem_session_next_event(tandem_session* session, int timeout_ms,
+                                                 tandem_event* event,
                                                  tandem_error** error) TANDEM_NOEXCEPT;
 /* A descriptor that is readable while events wait, for poll() and event loops; owned by the session, never read it. */
-TANDEM_API tandem_code tandem_session_event_fd(tandem_session* session, int* fd, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_session_event_fd(tandem_session* session, int* fd,
+                                               tandem_error** error) TANDEM_NOEXCEPT;
 /* Events go to `callback` instead of the queue, on a thread of this session's own; NULL goes back to the queue.
  * TANDEM_ERROR_BUSY while a request runs or a thread waits in tandem_session_next_event. */
 typedef void (*tandem_event_fn)(void* user, const tandem_event* event);
-TANDEM_API tandem_code tandem_session_set_callback(tandem_session* session, tandem_event_fn callback, void* user,
+TANDEM_API tandem_code tandem_session_set_callback(tandem_session* session,
+                                                   tandem_event_fn callback, void* user,
                                                    tandem_error** error) TANDEM_NOEXCEPT;
 /* Ends the running request within 100 ms, in any phase; its DONE event says how many tokens were kept.  From any
  * thread; nothing happens when nothing runs. */
@@ -364,13 +395,14 @@ TANDEM_API void tandem_session_cancel(tandem_session* session) TANDEM_NOEXCEPT;
  * [n_vocabulary], valid during the call.  A result other than 0 stops: TANDEM_ERROR_CANCELLED, and the session holds the
  * tokens up to that one.  callback may be NULL; it may use other sessions.  Blocks. */
 typedef int (*tandem_logits_fn)(void* user, size_t index, const float* logits, size_t n_vocabulary);
-TANDEM_API tandem_code tandem_session_evaluate(tandem_session* session, const int32_t* tokens, size_t n_tokens,
-                                               tandem_logits_fn callback, void* user,
-                                               tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_session_evaluate(tandem_session* session, const int32_t* tokens,
+                                               size_t n_tokens, tandem_logits_fn callback,
+                                               void* user, tandem_error** error) TANDEM_NOEXCEPT;
 
 /* The tokens that the session holds; capacity 0 counts. */
-TANDEM_API tandem_code tandem_session_get_tokens(const tandem_session* session, int32_t* tokens, size_t capacity,
-                                                 size_t* n_tokens, tandem_error** error) TANDEM_NOEXCEPT;
+TANDEM_API tandem_code tandem_session_get_tokens(const tandem_session* session, int32_t* tokens,
+                                                 size_t capacity, size_t* n_tokens,
+                                                 tandem_error** error) TANDEM_NOEXCEPT;
 /* Forgets all but the first n_tokens.  Requires n_tokens <= held. */
 TANDEM_API tandem_code tandem_session_truncate(tandem_session* session, size_t n_tokens,
                                                tandem_error** error) TANDEM_NOEXCEPT;
@@ -389,10 +421,11 @@ TANDEM_API tandem_code tandem_session_load(tandem_session* session, const char* 
 typedef struct tandem_session_info {
   size_t struct_bytes;
   uint32_t n_context;
-  uint64_t n_tokens;   /* held */
-  uint64_t kv_bytes;   /* reserved for the whole context */
+  uint64_t n_tokens; /* held */
+  uint64_t kv_bytes; /* reserved for the whole context */
 } tandem_session_info;
-TANDEM_API tandem_code tandem_session_get_info(const tandem_session* session, tandem_session_info* info,
+TANDEM_API tandem_code tandem_session_get_info(const tandem_session* session,
+                                               tandem_session_info* info,
                                                tandem_error** error) TANDEM_NOEXCEPT;
 
 /* ---- Models with random weights, for measurements ------------------------------------------------------------------ */
@@ -407,7 +440,8 @@ typedef struct tandem_synth_options {
   void* progress_user;
   tandem_cancel* cancel;
 } tandem_synth_options;
-TANDEM_API tandem_code tandem_synthesize(const char* output_path, const tandem_synth_options* options,
+TANDEM_API tandem_code tandem_synthesize(const char* output_path,
+                                         const tandem_synth_options* options,
                                          tandem_error** error) TANDEM_NOEXCEPT;
 
 #ifdef __cplusplus

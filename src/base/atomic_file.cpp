@@ -72,7 +72,8 @@ Status AtomicFile::create_beside(mode_t mode) {
     // A name that exists is left alone: it belongs to a process that ended, or somebody put a link
     // there.
     // At no moment may more people read it than the old file.
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & existing.value_or(mode));
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                 mode & existing.value_or(mode));
   } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) return failed(errno, "create");
   if (existing && ::fchmod(fd_, *existing) != 0) return failed(errno, "set permissions");

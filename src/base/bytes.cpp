@@ -11,7 +11,8 @@ namespace {
 constexpr std::string_view kPrefixes = "KMGTP";
 
 Status bad_size(std::string_view text) {
-  return invalid_argument("'" + std::string(text) + "' is not a size; write 8G, 8GiB, 512M or bytes");
+  return invalid_argument("'" + std::string(text) +
+                          "' is not a size; write 8G, 8GiB, 512M or bytes");
 }
 
 // The factor of "G", "GiB", "GB", ""; 0 when the suffix is none of them.

@@ -38,22 +38,14 @@ struct Feature {
 
 // Source: Intel 64 and IA-32 manual, volume 2A, CPUID.
 constexpr Feature kFeatures[] = {
-    {"sse4_2", 1, 0, kEcx, 20, kSse},
-    {"avx", 1, 0, kEcx, 28, kAvx},
-    {"f16c", 1, 0, kEcx, 29, kAvx},
-    {"fma", 1, 0, kEcx, 12, kAvx},
-    {"avx2", 7, 0, kEbx, 5, kAvx},
-    {"avx_vnni", 7, 1, kEax, 4, kAvx},
-    {"avx512f", 7, 0, kEbx, 16, kAvx512},
-    {"avx512dq", 7, 0, kEbx, 17, kAvx512},
-    {"avx512bw", 7, 0, kEbx, 30, kAvx512},
-    {"avx512vl", 7, 0, kEbx, 31, kAvx512},
-    {"avx512vbmi", 7, 0, kEcx, 1, kAvx512},
-    {"avx512_vnni", 7, 0, kEcx, 11, kAvx512},
-    {"avx512_bf16", 7, 1, kEax, 5, kAvx512},
-    {"avx512_fp16", 7, 0, kEdx, 23, kAvx512},
-    {"amx_tile", 7, 0, kEdx, 24, kAmx},
-    {"amx_int8", 7, 0, kEdx, 25, kAmx},
+    {"sse4_2", 1, 0, kEcx, 20, kSse},        {"avx", 1, 0, kEcx, 28, kAvx},
+    {"f16c", 1, 0, kEcx, 29, kAvx},          {"fma", 1, 0, kEcx, 12, kAvx},
+    {"avx2", 7, 0, kEbx, 5, kAvx},           {"avx_vnni", 7, 1, kEax, 4, kAvx},
+    {"avx512f", 7, 0, kEbx, 16, kAvx512},    {"avx512dq", 7, 0, kEbx, 17, kAvx512},
+    {"avx512bw", 7, 0, kEbx, 30, kAvx512},   {"avx512vl", 7, 0, kEbx, 31, kAvx512},
+    {"avx512vbmi", 7, 0, kEcx, 1, kAvx512},  {"avx512_vnni", 7, 0, kEcx, 11, kAvx512},
+    {"avx512_bf16", 7, 1, kEax, 5, kAvx512}, {"avx512_fp16", 7, 0, kEdx, 23, kAvx512},
+    {"amx_tile", 7, 0, kEdx, 24, kAmx},      {"amx_int8", 7, 0, kEdx, 25, kAmx},
     {"amx_bf16", 7, 0, kEdx, 22, kAmx},
 };
 

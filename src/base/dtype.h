@@ -18,11 +18,11 @@ enum class DType : uint32_t {
 };
 
 struct DTypeInfo {
-  uint32_t id = 0;              // number in the file
-  std::string_view name;        // "q4_k"
-  uint32_t block_weights = 0;   // weights per block; rows are whole blocks
+  uint32_t id = 0;             // number in the file
+  std::string_view name;       // "q4_k"
+  uint32_t block_weights = 0;  // weights per block; rows are whole blocks
   uint32_t block_bytes = 0;
-  bool computed = false;        // false: recognised, refused by name when a model needs it
+  bool computed = false;  // false: recognised, refused by name when a model needs it
 };
 
 // Nothing for numbers that no version of the format gave a meaning, or that were retired.

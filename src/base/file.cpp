@@ -30,14 +30,17 @@ class Descriptor {
 };
 
 FileIdentity identity_of(const struct stat& info) {
-  return {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino), static_cast<uint64_t>(info.st_size),
+  return {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino),
+          static_cast<uint64_t>(info.st_size),
           int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec};
 }
 
 class PosixReadFile final : public ReadFile {
  public:
-  PosixReadFile(Descriptor fd, std::string path, const FileIdentity& identity, Mode mode, uint32_t alignment)
-      : ReadFile(std::move(path), identity.size_bytes, mode, alignment, identity), fd_(std::move(fd)) {}
+  PosixReadFile(Descriptor fd, std::string path, const FileIdentity& identity, Mode mode,
+                uint32_t alignment)
+      : ReadFile(std::move(path), identity.size_bytes, mode, alignment, identity),
+        fd_(std::move(fd)) {}
 
   Status read_at(uint64_t offset, std::span<std::byte> buffer) const override {
     uint64_t wanted = buffer.size();
@@ -87,7 +90,8 @@ double PosixReadFile::cached_share() const {
   for (uint64_t i = 0; i < kWindows; ++i) {
     const uint64_t offset = size_bytes() / kWindows * i / kPage * kPage;
     const uint64_t length = std::min(kWindow, size_bytes() - offset);
-    void* view = ::mmap(nullptr, length, PROT_NONE, MAP_SHARED, fd_.get(), static_cast<off_t>(offset));
+    void* view =
+        ::mmap(nullptr, length, PROT_NONE, MAP_SHARED, fd_.get(), static_cast<off_t>(offset));
     if (view == MAP_FAILED) return 0;
     const bool known = ::mincore(view, length, in_core.data()) == 0;
     ::munmap(view, length);
@@ -106,7 +110,8 @@ double PosixReadFile::cached_share() const {
 Result<std::unique_ptr<ReadFile>> ReadFile::open(const std::filesystem::path& path, Mode mode) {
   const bool direct = mode == Mode::kDirect;
   // Not waiting for the other end: the name may be that of a pipe.
-  Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (direct ? O_DIRECT : 0)));
+  Descriptor fd(
+      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (direct ? O_DIRECT : 0)));
   if (fd.get() < 0) {
     if (direct && errno == EINVAL) {
       return unsupported(path.string() + ": this file system has no direct reads").in_file(path);

@@ -37,8 +37,8 @@ class ReadFile {
   ReadFile& operator=(const ReadFile&) = delete;
 
   const std::string& path() const { return path_; }
-  uint64_t size_bytes() const { return size_bytes_; }  // when it was opened
-  const FileIdentity& identity() const { return identity_; }   // likewise
+  uint64_t size_bytes() const { return size_bytes_; }         // when it was opened
+  const FileIdentity& identity() const { return identity_; }  // likewise
   Mode mode() const { return mode_; }
   // Offsets, lengths and buffers of direct reads are multiples of this; 1 when buffered.
   uint32_t alignment() const { return alignment_; }
@@ -51,8 +51,13 @@ class ReadFile {
   virtual double cached_share() const = 0;
 
  protected:
-  ReadFile(std::string path, uint64_t size_bytes, Mode mode, uint32_t alignment, const FileIdentity& identity = {})
-      : path_(std::move(path)), size_bytes_(size_bytes), mode_(mode), alignment_(alignment), identity_(identity) {}
+  ReadFile(std::string path, uint64_t size_bytes, Mode mode, uint32_t alignment,
+           const FileIdentity& identity = {})
+      : path_(std::move(path)),
+        size_bytes_(size_bytes),
+        mode_(mode),
+        alignment_(alignment),
+        identity_(identity) {}
 
  private:
   std::string path_;

@@ -27,7 +27,7 @@ inline const CancelFlag& or_never(const CancelFlag* cancel) {
   return cancel != nullptr ? *cancel : never;
 }
 
-enum class Stage : int { kLoad = 0, kPrompt = 1, kWrite = 2 };
+enum class Stage : int { kLoad = 0, kPrompt = 1, kWrite = 2, kCheck = 3 };
 
 struct Progress {
   Stage stage = Stage::kLoad;
@@ -49,9 +49,8 @@ class ProgressMeter {
     const double elapsed = seconds_since(start_);
     if (done < total_ && elapsed < next_report_seconds_) return;
     next_report_seconds_ = elapsed + 0.1;
-    const double eta = done == 0 ? 0.0
-                                 : elapsed * static_cast<double>(total_ - done) /
-                                       static_cast<double>(done);
+    const double eta =
+        done == 0 ? 0.0 : elapsed * static_cast<double>(total_ - done) / static_cast<double>(done);
     callback_(Progress{stage_, done, total_, eta});
   }
 

@@ -123,9 +123,7 @@ Status not_found(std::string message) { return Status(Code::kNotFound, std::move
 Status unsupported(std::string message) { return Status(Code::kUnsupported, std::move(message)); }
 Status corrupt(std::string message) { return Status(Code::kCorrupt, std::move(message)); }
 Status io_error(std::string message) { return Status(Code::kIo, std::move(message)); }
-Status out_of_memory(std::string message) {
-  return Status(Code::kOutOfMemory, std::move(message));
-}
+Status out_of_memory(std::string message) { return Status(Code::kOutOfMemory, std::move(message)); }
 Status cancelled(std::string message) { return Status(Code::kCancelled, std::move(message)); }
 Status busy(std::string message) { return Status(Code::kBusy, std::move(message)); }
 Status internal_error(std::string message) { return Status(Code::kInternal, std::move(message)); }

@@ -92,10 +92,10 @@ Status internal_error(std::string message);
 // The one place that turns errno into a Status: "<what>: <strerror text>".
 Status status_from_errno(int error_number, std::string what);
 
-#define TANDEM_RETURN_IF_ERROR(expression)                              \
-  do {                                                                  \
+#define TANDEM_RETURN_IF_ERROR(expression)                                    \
+  do {                                                                        \
     if (::tandem::Status tandem_status_ = (expression); !tandem_status_.ok()) \
-      return tandem_status_;                                            \
+      return tandem_status_;                                                  \
   } while (false)
 
 // Stops on a broken invariant of our own in debug and sanitizer builds; never used on input.

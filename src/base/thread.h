@@ -20,7 +20,8 @@ class BlockedSignals {
   BlockedSignals() {
     sigset_t all;
     sigfillset(&all);
-    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) sigdelset(&all, own);
+    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT})
+      sigdelset(&all, own);
     pthread_sigmask(SIG_SETMASK, &all, &saved_);
   }
   ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }

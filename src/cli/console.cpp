@@ -90,7 +90,8 @@ void Console::error(std::string_view text, std::string_view suggestion) {
   const std::string indent(7, ' ');
   std::string message = err_has_colour_ ? "\x1b[31merror:\x1b[0m " : "error: ";
   message += indented(without_controls(text), indent);
-  if (!suggestion.empty()) message += "\n" + indent + indented(without_controls(suggestion), indent);
+  if (!suggestion.empty())
+    message += "\n" + indent + indented(without_controls(suggestion), indent);
   err(message + "\n");
 }
 

@@ -3,6 +3,7 @@
 
 #include "commands.h"
 #include "loading.h"
+#include "terminal_text.h"
 
 namespace tandem::cli {
 namespace {
@@ -55,10 +56,7 @@ std::string short_value(const Json& value) {
          (static_cast<unsigned char>(text[keep]) & 0xC0) == 0x80)
     --keep;
   text.resize(keep);
-  // What a file says must not steer the terminal.
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  }
+  text = without_steering(text);
   return cut ? text + " ..." : text;
 }
 

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "console.h"
 
@@ -23,6 +24,7 @@ class ProgressBar {
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
+  void set_label(std::string_view label) { label_ = label; }
   // total 0: unknown. eta_seconds 0: worked out here from the rate so far.
   void update(uint64_t done, uint64_t total, double eta_seconds = 0);
   void clear();

@@ -11,9 +11,11 @@ void SamplingFlags::add_to(CommandLine& line) {
              "seed; random and shown when left out");
   line.real("--temp", temperature, 0, 100, "temperature, 0: always the likeliest token");
   line.whole("--top-k", top_k, 0, 1 << 30, "only the K likeliest tokens, 0: off");
-  line.real("--top-p", top_p, 0, 1, "only the likeliest tokens that make up this share, 0 or 1: off");
+  line.real("--top-p", top_p, 0, 1,
+            "only the likeliest tokens that make up this share, 0 or 1: off");
   line.real("--min-p", min_p, 0, 1, "no token below this share of the likeliest, 0: off");
-  line.real("--repeat-penalty", repeat_penalty, 0, 100, "divides what appeared lately, 0 or 1: off");
+  line.real("--repeat-penalty", repeat_penalty, 0, 100,
+            "divides what appeared lately, 0 or 1: off");
   line.real("--frequency-penalty", frequency_penalty, -100, 100, "per appearance, 0: off");
   line.real("--presence-penalty", presence_penalty, -100, 100, "once for what appeared, 0: off");
   line.whole("--repeat-last-n", repeat_last_n, 0, 1 << 30, "tokens that the penalties look back");

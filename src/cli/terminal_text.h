@@ -10,4 +10,9 @@ namespace tandem::cli {
 // the window, move the cursor over what stands there, or type for the user. Requires: text ends with a whole character.
 std::string without_controls(std::string_view text);
 
+// The same for one line that a file says about itself, such as a name: no newline or tab either (each becomes a space),
+// nor the characters that turn the direction of writing, which could make one value look like another. (Answers keep
+// them: Hebrew and Arabic are written with some.)
+std::string without_steering(std::string_view text);
+
 }  // namespace tandem::cli

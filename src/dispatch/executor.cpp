@@ -38,8 +38,9 @@ uint64_t Executor::work_bytes(const Program& program, unsigned n_threads, const 
   return std::max(decode, prompt) + n_threads * attend_floats(program.shape) * sizeof(float);
 }
 
-Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const BlockStore& store, Team& team,
-                                                   const cpu::KernelTable& kernels, const Options& options) {
+Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const BlockStore& store,
+                                                   Team& team, const cpu::KernelTable& kernels,
+                                                   const Options& options) {
   std::unique_ptr<Executor> executor(new Executor());
   executor->walk_.reset(new Walk{.program = program,
                                  .store = store,
@@ -52,7 +53,8 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
                                  .attend_work = {},
                                  .counters = nullptr});
   Walk& walk = *executor->walk_;
-  const size_t bytes = align_up(std::max(walk.decode.arena_bytes, walk.prompt.arena_bytes), kArenaAlignment);
+  const size_t bytes =
+      align_up(std::max(walk.decode.arena_bytes, walk.prompt.arena_bytes), kArenaAlignment);
   walk.arena.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
   if (walk.arena == nullptr) {
     return out_of_memory("work buffers need " + format_bytes(bytes)).with_bytes(bytes, 0);
@@ -60,13 +62,15 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   std::fill_n(walk.arena.get(), bytes, std::byte{0});
   std::span<const float> factors;
   if (program.rope_factors != kNoId) {
-    factors = {walk.weight_vector(program.rope_factors), static_cast<size_t>(program.shape.n_rot / 2)};
+    factors = {walk.weight_vector(program.rope_factors),
+               static_cast<size_t>(program.shape.n_rot / 2)};
     TANDEM_RETURN_IF_ERROR(check_rope_factors(factors));
   }
   walk.rope = rope_frequencies(program.shape, factors);
   walk.attend_work_stride = attend_floats(program.shape);
   walk.attend_work.resize(walk.attend_work_stride * team.size());
-  walk.counters = std::make_unique<ItemCounter[]>(std::max(walk.decode.steps.size(), walk.prompt.steps.size()));
+  walk.counters =
+      std::make_unique<ItemCounter[]>(std::max(walk.decode.steps.size(), walk.prompt.steps.size()));
   return executor;
 }
 
@@ -83,8 +87,9 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
   Walk& walk = *walk_;
   const int64_t n = static_cast<int64_t>(ids.size());
   if (n < 1 || n > max_tokens() || sequence.size() + n > sequence.capacity()) {
-    return invalid_argument(std::to_string(n) + " tokens at position " + std::to_string(sequence.size()) +
-                            " do not fit a context of " + std::to_string(sequence.capacity()) + " in steps of " +
+    return invalid_argument(std::to_string(n) + " tokens at position " +
+                            std::to_string(sequence.size()) + " do not fit a context of " +
+                            std::to_string(sequence.capacity()) + " in steps of " +
                             std::to_string(max_tokens()));
   }
   for (const int32_t id : ids) {
@@ -95,7 +100,8 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
   }
   walk.lowered = n == 1 ? &walk.decode : &walk.prompt;
   walk.first_step = 0;
-  walk.end_step = want_logits ? static_cast<uint32_t>(walk.lowered->steps.size()) : walk.lowered->first_output_step;
+  walk.end_step = want_logits ? static_cast<uint32_t>(walk.lowered->steps.size())
+                              : walk.lowered->first_output_step;
   walk.ids = ids.data();
   walk.n_tokens = n;
   walk.first_position = sequence.size();
@@ -140,7 +146,8 @@ void Executor::Walk::run_steps(void* context, unsigned thread_index) noexcept {
     if (thread_index == 0) {
       stop = walk.cancel->cancelled();
       if (walk.on_share != nullptr) {
-        (*walk.on_share)(static_cast<double>(s + 1 - walk.first_step) / (walk.end_step - walk.first_step));
+        (*walk.on_share)(static_cast<double>(s + 1 - walk.first_step) /
+                         (walk.end_step - walk.first_step));
       }
     }
     walk.team.barrier(thread_index);
@@ -244,20 +251,21 @@ void Executor::Walk::expert_item(const Step& step, int64_t index) {
 }
 
 // Rows [row_begin,row_end) of the weight times n input rows from first_row on.
-void Executor::Walk::product(const Op& op, const Weight& weight, int64_t first_row, int64_t row_begin,
-                             int64_t row_end, int64_t n_input_rows) {
+void Executor::Walk::product(const Op& op, const Weight& weight, int64_t first_row,
+                             int64_t row_begin, int64_t row_end, int64_t n_input_rows) {
   const void* w = weight_data(weight);
   const size_t row_bytes = weight.row_bytes();
   float* y = row_as<float>(op.out, first_row);
   const size_t y_stride = lowered->row_bytes[op.out] / sizeof(float);
   const ValueId in = op.in[0];
   const auto with_floats = [&](cpu::KernelTable::MatmulFloat* matmul) {
-    matmul(w, row_bytes, row_as<const float>(in, first_row), lowered->row_bytes[in] / sizeof(float), y, y_stride,
-           row_begin, row_end, weight.cols, n_input_rows);
+    matmul(w, row_bytes, row_as<const float>(in, first_row), lowered->row_bytes[in] / sizeof(float),
+           y, y_stride, row_begin, row_end, weight.cols, n_input_rows);
   };
   const auto with_blocks = [&](cpu::KernelTable::MatmulQ8A* matmul) {
-    matmul(w, row_bytes, row_as<const BlockQ8A>(in, first_row), lowered->row_bytes[in] / sizeof(BlockQ8A), y,
-           y_stride, row_begin, row_end, weight.cols, n_input_rows);
+    matmul(w, row_bytes, row_as<const BlockQ8A>(in, first_row),
+           lowered->row_bytes[in] / sizeof(BlockQ8A), y, y_stride, row_begin, row_end, weight.cols,
+           n_input_rows);
   };
   switch (weight.type) {
     case DType::kF32:
@@ -278,7 +286,8 @@ void Executor::Walk::product(const Op& op, const Weight& weight, int64_t first_r
 }
 
 void Executor::Walk::row_item(const Step& step, int64_t row_index) {
-  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) row_op(program.ops[i], row_index);
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i)
+    row_op(program.ops[i], row_index);
 }
 
 // A counting sort of the (token, expert) pairs by expert; pairs of one expert keep the order of the tokens.
@@ -311,7 +320,8 @@ void Executor::Walk::attend_item(const Op& op, int64_t index, unsigned thread_in
   const int64_t group = shape.n_heads / shape.n_kv_heads;
   const int64_t width = shape.head_width;
   const int64_t n_keys = first_position + token + 1;
-  const int64_t first_key = shape.sliding_window > 0 ? std::max<int64_t>(0, n_keys - shape.sliding_window) : 0;
+  const int64_t first_key =
+      shape.sliding_window > 0 ? std::max<int64_t>(0, n_keys - shape.sliding_window) : 0;
   const KvLayout& layout = sequence->layout();
   const size_t head_offset = static_cast<size_t>(head) * layout.head_bytes();
   const size_t row_bytes = layout.head_bytes() / static_cast<size_t>(kPageTokens);
@@ -325,7 +335,8 @@ void Executor::Walk::attend_item(const Op& op, int64_t index, unsigned thread_in
   float* page_maximum = acc + group * width;
   float* page_sum = page_maximum + group;
   float* page_acc = page_sum + group;
-  cpu::KernelTable::AttendPage* attend = layout.type == KvType::kF16 ? kernels.attend_page_f16 : kernels.attend_page_f32;
+  cpu::KernelTable::AttendPage* attend =
+      layout.type == KvType::kF16 ? kernels.attend_page_f16 : kernels.attend_page_f32;
 
   const int64_t first_page = first_key / kPageTokens;
   for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
@@ -333,9 +344,11 @@ void Executor::Walk::attend_item(const Op& op, int64_t index, unsigned thread_in
     const int64_t skipped = first ? first_key % kPageTokens : 0;
     const int64_t n = std::min(kPageTokens, n_keys - page * kPageTokens) - skipped;
     const size_t offset = head_offset + static_cast<size_t>(skipped) * row_bytes;
-    attend(q, sequence->keys(op.layer, page) + offset, sequence->values(op.layer, page) + offset, n, group, width,
-           scale, scores, first ? maximum : page_maximum, first ? sum : page_sum, first ? acc : page_acc);
-    if (!first) kernels.merge_partials(maximum, sum, acc, page_maximum, page_sum, page_acc, group, width);
+    attend(q, sequence->keys(op.layer, page) + offset, sequence->values(op.layer, page) + offset, n,
+           group, width, scale, scores, first ? maximum : page_maximum, first ? sum : page_sum,
+           first ? acc : page_acc);
+    if (!first)
+      kernels.merge_partials(maximum, sum, acc, page_maximum, page_sum, page_acc, group, width);
   }
   float* out = row_as<float>(op.out, token) + head * group * width;
   for (int64_t r = 0; r < group; ++r) {

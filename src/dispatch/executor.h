@@ -33,8 +33,9 @@ class Executor {
   };
 
   // Requires: every block of the store is resident.
-  static Result<std::unique_ptr<Executor>> create(const Program& program, const BlockStore& store, Team& team,
-                                                  const cpu::KernelTable& kernels, const Options& options);
+  static Result<std::unique_ptr<Executor>> create(const Program& program, const BlockStore& store,
+                                                  Team& team, const cpu::KernelTable& kernels,
+                                                  const Options& options);
   ~Executor();
 
   int64_t max_tokens() const;
@@ -47,8 +48,8 @@ class Executor {
 
   // Evaluates ids [1..max_tokens] at the sequence's end and appends them.  With want_logits the logits of the last
   // token follow in last_logits().
-  Status forward(std::span<const int32_t> ids, SequenceState& sequence, bool want_logits, const CancelFlag& cancel,
-                 const ShareCallback* on_share = nullptr);
+  Status forward(std::span<const int32_t> ids, SequenceState& sequence, bool want_logits,
+                 const CancelFlag& cancel, const ShareCallback* on_share = nullptr);
   std::span<const float> last_logits() const { return logits(0); }
 
   // Logits of the tokens [first, first+n) of the last forward.  Requires: n <= max_outputs().

@@ -27,8 +27,8 @@ struct Executor::Walk {
   LoweredProgram decode;  // one token
   LoweredProgram prompt;  // up to max_tokens
   std::unique_ptr<std::byte, FreeDeleter> arena;
-  std::vector<float> attend_work;  // per thread: scores, two partials
-  size_t attend_work_stride = 0;   // floats
+  std::vector<float> attend_work;           // per thread: scores, two partials
+  size_t attend_work_stride = 0;            // floats
   std::unique_ptr<ItemCounter[]> counters;  // one per step
 
   // The step being computed; written before the team runs, constant while it does.
@@ -42,17 +42,21 @@ struct Executor::Walk {
   SequenceState* sequence = nullptr;
   const CancelFlag* cancel = nullptr;
   const ShareCallback* on_share = nullptr;  // may be null; called by thread 0
-  bool stop_after[2] = {false, false};  // written by thread 0 before a barrier, read by all after it
-  bool stopped = false;                 // written by thread 0 when the steps have ended
+  bool stop_after[2] = {false,
+                        false};  // written by thread 0 before a barrier, read by all after it
+  bool stopped = false;          // written by thread 0 when the steps have ended
 
   std::byte* row(ValueId value, int64_t row_index) const {
-    return arena.get() + lowered->offset[value] + static_cast<size_t>(row_index) * lowered->row_bytes[value];
+    return arena.get() + lowered->offset[value] +
+           static_cast<size_t>(row_index) * lowered->row_bytes[value];
   }
   template <typename T>
   T* row_as(ValueId value, int64_t row_index) const {
     return reinterpret_cast<T*>(row(value, row_index));
   }
-  const void* weight_data(const Weight& weight) const { return store.data(weight.block, weight.extent); }
+  const void* weight_data(const Weight& weight) const {
+    return store.data(weight.block, weight.extent);
+  }
   const float* weight_vector(WeightId id) const {
     return static_cast<const float*>(weight_data(program.weights[id]));
   }
@@ -75,8 +79,8 @@ struct Executor::Walk {
   void expert_item(const Step& step, int64_t index);
   void attend_item(const Op& op, int64_t index, unsigned thread_index);
   void list_pairs(const Op& op);
-  void product(const Op& op, const Weight& weight, int64_t first_row, int64_t row_begin, int64_t row_end,
-               int64_t n_input_rows);
+  void product(const Op& op, const Weight& weight, int64_t first_row, int64_t row_begin,
+               int64_t row_end, int64_t n_input_rows);
 };
 
 }  // namespace tandem

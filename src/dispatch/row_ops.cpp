@@ -8,8 +8,8 @@ namespace tandem {
 namespace {
 
 // One token's key or value heads into their places in a page.
-void store_heads(const cpu::KernelTable& kernels, const KvLayout& layout, const float* x, std::byte* page,
-                 int64_t slot) {
+void store_heads(const cpu::KernelTable& kernels, const KvLayout& layout, const float* x,
+                 std::byte* page, int64_t slot) {
   for (int64_t g = 0; g < layout.n_kv_heads; ++g) {
     const float* head = x + g * layout.head_width;
     std::byte* place = page + static_cast<size_t>(g) * layout.head_bytes() +
@@ -22,8 +22,10 @@ void store_heads(const cpu::KernelTable& kernels, const KvLayout& layout, const 
   }
 }
 
-void embed(const cpu::KernelTable& kernels, const Weight& weight, const void* table, int64_t id, float* y) {
-  const auto* row = static_cast<const std::byte*>(table) + static_cast<size_t>(id) * weight.row_bytes();
+void embed(const cpu::KernelTable& kernels, const Weight& weight, const void* table, int64_t id,
+           float* y) {
+  const auto* row =
+      static_cast<const std::byte*>(table) + static_cast<size_t>(id) * weight.row_bytes();
   switch (weight.type) {
     case DType::kF32:
       return kernels.dequantize_f32(row, y, weight.cols);
@@ -61,8 +63,8 @@ void Executor::Walk::row_op(const Op& op, int64_t row_index) {
   const int64_t width = op.out == kNoId ? 0 : program.values[op.out].width;
   switch (op.kind) {
     case OpKind::kEmbed:
-      return embed(kernels, program.weights[op.weight], weight_data(program.weights[op.weight]), ids[row_index],
-                   out());
+      return embed(kernels, program.weights[op.weight], weight_data(program.weights[op.weight]),
+                   ids[row_index], out());
     case OpKind::kRopeAngles:
       return rope_angles(rope, first_position + row_index, out());
     case OpKind::kNorm:
@@ -73,21 +75,23 @@ void Executor::Walk::row_op(const Op& op, int64_t row_index) {
       return kernels.add(out(), weight_vector(op.weight), width);
     case OpKind::kHeadNorm:
       for (int64_t i = 0; i < width; i += shape.head_width) {
-        kernels.rms_norm(out() + i, weight_vector(op.weight), shape.norm_epsilon, out() + i, shape.head_width);
+        kernels.rms_norm(out() + i, weight_vector(op.weight), shape.norm_epsilon, out() + i,
+                         shape.head_width);
       }
       return;
     case OpKind::kRope: {
       const float* angles = row_as<const float>(op.in[1], row_index);
       const auto rotate =
           shape.architecture->rope == RopeStyle::kNeox ? kernels.rope_neox : kernels.rope_normal;
-      return rotate(out(), angles, angles + shape.n_rot / 2, width / shape.head_width, shape.head_width,
-                    shape.n_rot);
+      return rotate(out(), angles, angles + shape.n_rot / 2, width / shape.head_width,
+                    shape.head_width, shape.n_rot);
     }
     case OpKind::kStoreKv: {
       const int64_t position = first_position + row_index;
       const int64_t page = position / kPageTokens, slot = position % kPageTokens;
       store_heads(kernels, sequence->layout(), in(0), sequence->keys(op.layer, page), slot);
-      return store_heads(kernels, sequence->layout(), in(1), sequence->values(op.layer, page), slot);
+      return store_heads(kernels, sequence->layout(), in(1), sequence->values(op.layer, page),
+                         slot);
     }
     case OpKind::kAdd:
       return kernels.add(out(), in(1), width);
@@ -111,7 +115,8 @@ void Executor::Walk::row_op(const Op& op, int64_t row_index) {
       return;
     }
     case OpKind::kGatherOutputs:
-      std::memcpy(row(op.out, row_index), row(op.in[0], first_output + row_index), lowered->row_bytes[op.out]);
+      std::memcpy(row(op.out, row_index), row(op.in[0], first_output + row_index),
+                  lowered->row_bytes[op.out]);
       return;
     case OpKind::kMatmul:
     case OpKind::kAttend:

@@ -5,7 +5,8 @@
 namespace tandem {
 namespace {
 
-// clang-format off: a model is one paragraph
+// A model is one paragraph.
+// clang-format off
 constexpr std::array<PublicShape, 6> kShapes = {{
     {.name = "llama-3.2-1b", .architecture = "llama", .pre_tokenizer = "llama-bpe",
      .layers = 16, .width = 2048, .heads = 32, .kv_heads = 8, .head_width = 64, .ff_width = 8192,

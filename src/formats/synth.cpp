@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/shapes.h"
+#include "formats/byte_alphabet.h"
 #include "formats/gguf/writer.h"
 #include "formats/make_in_order.h"
 #include "formats/random_weights.h"
@@ -37,31 +38,6 @@ struct Chunk {
 
 std::string block_name(uint32_t layer, std::string_view name) {
   return "blk." + std::to_string(layer) + "." + std::string(name) + ".weight";
-}
-
-void append_utf8(std::string& out, uint32_t code) {
-  if (code < 0x80) {
-    out += static_cast<char>(code);
-  } else {  // two bytes are enough for what follows
-    out += static_cast<char>(0xc0 | (code >> 6));
-    out += static_cast<char>(0x80 | (code & 0x3f));
-  }
-}
-
-// The printable letter that byte-level BPE writes for a byte (source: GPT-2's encoder): itself
-// where Latin-1 shows it, else the next free one from U+0100.
-std::string byte_token(uint32_t byte) {
-  const auto shown = [](uint32_t b) {
-    return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
-  };
-  uint32_t code = byte;
-  if (!shown(byte)) {
-    code = 0x100;
-    for (uint32_t b = 0; b < byte; ++b) code += shown(b) ? 0 : 1;
-  }
-  std::string token;
-  append_utf8(token, code);
-  return token;
 }
 
 // Llama 3's change of the rope frequencies, as divisors per pair of dimensions (source: the model's
@@ -110,7 +86,6 @@ class Synthesizer {
   }
 
  private:
-
   void declare_metadata() {
     const std::string prefix = std::string(shape_.architecture) + ".";
     const auto number = [&](std::string_view key, uint32_t value) {
@@ -142,7 +117,10 @@ class Synthesizer {
     constexpr int32_t kNormal = 1, kControl = 3, kUnused = 5;  // token types of the specification
     std::vector<std::string> tokens;
     std::vector<int32_t> types(shape_.vocabulary, kUnused);
-    for (uint32_t byte = 0; byte < 256; ++byte) tokens.push_back(byte_token(byte));
+    for (int byte = 0; byte < 256; ++byte) {
+      const char value = static_cast<char>(byte);
+      tokens.push_back(byte_alphabet::written({&value, 1}));
+    }
     std::fill_n(types.begin(), 256, kNormal);
     tokens.emplace_back("<|bos|>");
     tokens.emplace_back("<|eos|>");

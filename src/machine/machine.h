@@ -61,9 +61,7 @@ class Machine {
   // One thread of every usable core, performance cores alone where there are two kinds: what runs
   // matrix products best.  Never empty, never longer than usable_threads().
   std::vector<int> compute_cpus() const;
-  unsigned default_compute_threads() const {
-    return static_cast<unsigned>(compute_cpus().size());
-  }
+  unsigned default_compute_threads() const { return static_cast<unsigned>(compute_cpus().size()); }
   // What the caches of one level hold together, as far as anybody claims, at the level that holds
   // most: for measurements that must not fit there.  UINT64_MAX where no number is large enough.
   uint64_t largest_reported_caches_bytes() const;

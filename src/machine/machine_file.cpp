@@ -150,8 +150,9 @@ class Field {
 
   void fail(const std::string& expected) const {
     if (!error_->ok()) return;
-    const std::string found =
-        json_ == nullptr ? "nothing" : json_->dump(-1, ' ', true, ReadJson::error_handler_t::replace);
+    const std::string found = json_ == nullptr
+                                  ? "nothing"
+                                  : json_->dump(-1, ' ', true, ReadJson::error_handler_t::replace);
     *error_ = corrupt("machine file: " + path_ + ": expected " + expected + ", found " +
                       found.substr(0, 40));
   }
@@ -251,7 +252,8 @@ Machine read_machine(const Field& file) {
   machine.cpu.hypervisor = file["cpu"]["hypervisor"].boolean();
   machine.topology = read_topology(file);
   machine.memory_bytes = file["memory_bytes"].number(0, kMaxBytes);
-  machine.free_memory_bytes = file["free_memory_bytes"].number(0, machine.memory_bytes > 0 ? machine.memory_bytes : kMaxBytes);
+  machine.free_memory_bytes = file["free_memory_bytes"].number(
+      0, machine.memory_bytes > 0 ? machine.memory_bytes : kMaxBytes);
   const Field pages = file["huge_pages"];
   machine.huge_pages.transparent =
       static_cast<HugePages::Transparent>(pages["transparent"].one_of(kTransparent));

@@ -27,9 +27,9 @@ struct Mount {
   std::string device_number;  // "259:2"
   std::string root;           // the part of the file system that is mounted
   std::string mount_point;
-  std::string type;           // "ext4", "cgroup2"
-  std::string source;         // "/dev/nvme0n1p2"
-  std::string options;        // of the file system; for cgroup v1 the controllers
+  std::string type;     // "ext4", "cgroup2"
+  std::string source;   // "/dev/nvme0n1p2"
+  std::string options;  // of the file system; for cgroup v1 the controllers
 };
 std::vector<Mount> read_mounts(const std::filesystem::path& root);
 

@@ -67,7 +67,8 @@ std::vector<Core> read_cores(hwloc_topology_t topology) {
 }
 
 unsigned cores_below(hwloc_topology_t topology, hwloc_obj_t object) {
-  const int cores = hwloc_get_nbobjs_inside_cpuset_by_type(topology, object->cpuset, HWLOC_OBJ_CORE);
+  const int cores =
+      hwloc_get_nbobjs_inside_cpuset_by_type(topology, object->cpuset, HWLOC_OBJ_CORE);
   return static_cast<unsigned>(std::max(cores, 1));
 }
 
@@ -125,7 +126,8 @@ Result<Topology> read_topology(bool hypervisor) {
   if (::access("/sys/devices/system/cpu", F_OK) != 0) {
     hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "linux");
   }
-  if (hwloc_topology_load(raw) != 0) return unsupported("hwloc cannot read this machine's topology");
+  if (hwloc_topology_load(raw) != 0)
+    return unsupported("hwloc cannot read this machine's topology");
   return read_topology(raw, hypervisor);
 }
 

@@ -29,7 +29,9 @@ struct KvLayout {
   KvType type = KvType::kF16;
 
   size_t element_bytes() const { return type == KvType::kF16 ? 2 : 4; }
-  size_t head_bytes() const { return static_cast<size_t>(kPageTokens * head_width) * element_bytes(); }
+  size_t head_bytes() const {
+    return static_cast<size_t>(kPageTokens * head_width) * element_bytes();
+  }
   size_t page_bytes() const { return static_cast<size_t>(n_kv_heads) * head_bytes(); }
   size_t group_bytes() const { return static_cast<size_t>(n_layers) * 2 * page_bytes(); }
   // For a context of n tokens, in whole pages.
@@ -51,7 +53,9 @@ class SequenceState {
   int64_t size() const { return n_tokens_; }
   uint64_t reserved_bytes() const { return layout_.bytes_for(n_context_); }
   // What the system has given so far: pages stay when the sequence shrinks.  Any thread.
-  uint64_t touched_bytes() const { return layout_.bytes_for(most_tokens_.load(std::memory_order_relaxed)); }
+  uint64_t touched_bytes() const {
+    return layout_.bytes_for(most_tokens_.load(std::memory_order_relaxed));
+  }
 
   // [G,64,E] of the page that holds positions page*64 ..
   std::byte* keys(int64_t layer, int64_t page) const { return page_at(layer, page, 0); }
@@ -60,7 +64,8 @@ class SequenceState {
   // The keys and values of the next n positions have been written.  Requires: size() + n <= capacity().
   void append(int64_t n) {
     n_tokens_ += n;
-    if (n_tokens_ > most_tokens_.load(std::memory_order_relaxed)) most_tokens_.store(n_tokens_, std::memory_order_relaxed);
+    if (n_tokens_ > most_tokens_.load(std::memory_order_relaxed))
+      most_tokens_.store(n_tokens_, std::memory_order_relaxed);
   }
   // Requires: 0 <= n <= size().
   void truncate(int64_t n) { n_tokens_ = n; }
@@ -80,7 +85,8 @@ class SequenceState {
   template <typename Fill>
   Status restore_from(int64_t n_tokens, Fill fill) {
     n_tokens_ = 0;
-    TANDEM_RETURN_IF_ERROR(fill(std::span<std::byte>(base_, static_cast<size_t>(layout_.bytes_for(n_tokens)))));
+    TANDEM_RETURN_IF_ERROR(
+        fill(std::span<std::byte>(base_, static_cast<size_t>(layout_.bytes_for(n_tokens)))));
     append(n_tokens);
     return ok_status();
   }

@@ -50,7 +50,8 @@ Result<const Architecture*> find_architecture(std::string_view name) {
   for (const Architecture& architecture : kArchitectures) {
     supported += (supported.empty() ? "" : ", ") + std::string(architecture.name);
   }
-  return unsupported("architecture '" + shown + "' is not supported; its nearest supported relative is '" +
+  return unsupported("architecture '" + shown +
+                     "' is not supported; its nearest supported relative is '" +
                      std::string(nearest(shown)) + "' (supported: " + supported + ")");
 }
 

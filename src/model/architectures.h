@@ -17,8 +17,8 @@ enum class RopeStyle {
 struct Architecture {
   std::string_view name;  // general.architecture
   RopeStyle rope = RopeStyle::kNormal;
-  bool qkv_bias = false;       // blk.N.attn_{q,k,v}.bias are required
-  bool head_norm = false;      // blk.N.attn_{q,k}_norm.weight: RMS norm of each head before RoPE
+  bool qkv_bias = false;          // blk.N.attn_{q,k,v}.bias are required
+  bool head_norm = false;         // blk.N.attn_{q,k}_norm.weight: RMS norm of each head before RoPE
   bool experts_required = false;  // expert_count must be > 0; elsewhere it may be absent
 };
 

@@ -18,13 +18,16 @@ Status check_tensor(const TensorInfo& tensor, uint64_t rows, uint64_t cols) {
   const std::string name(tensor.name);
   if (tensor.row_length() != cols || tensor.rows() != rows) {
     return corrupt("tensor " + name + " has shape " +
-                   shape_text(static_cast<int64_t>(tensor.rows()), static_cast<int64_t>(tensor.row_length())) +
-                   ", expected " + shape_text(static_cast<int64_t>(rows), static_cast<int64_t>(cols)))
+                   shape_text(static_cast<int64_t>(tensor.rows()),
+                              static_cast<int64_t>(tensor.row_length())) +
+                   ", expected " +
+                   shape_text(static_cast<int64_t>(rows), static_cast<int64_t>(cols)))
         .in_tensor(name);
   }
   if (!tensor.type.computed) {
     return unsupported("tensor " + name + " has type " + std::string(tensor.type.name) +
-                       ", which is recognised but not computed; computed types are f32, f16, bf16, q8_0, q4_0, q4_k "
+                       ", which is recognised but not computed; computed types are f32, f16, bf16, "
+                       "q8_0, q4_0, q4_k "
                        "and q6_k")
         .in_tensor(name);
   }
@@ -34,7 +37,8 @@ Status check_tensor(const TensorInfo& tensor, uint64_t rows, uint64_t cols) {
 // Collects values, operations and weights; the first error sticks and later calls do nothing of use.
 class Builder {
  public:
-  Builder(const GgufFile& file, const ModelShape& shape) : file_(file), used_(file.tensors().size(), false) {
+  Builder(const GgufFile& file, const ModelShape& shape)
+      : file_(file), used_(file.tensors().size(), false) {
     program_.shape = shape;
   }
 
@@ -57,7 +61,8 @@ class Builder {
   WeightId vector(const std::string& name, int64_t cols) {
     const TensorInfo* tensor = find(name, 1, cols);
     if (tensor != nullptr && tensor->type.id != static_cast<uint32_t>(DType::kF32)) {
-      fail(unsupported("tensor " + name + " has type " + std::string(tensor->type.name) + ", expected f32")
+      fail(unsupported("tensor " + name + " has type " + std::string(tensor->type.name) +
+                       ", expected f32")
                .in_tensor(name));
     }
     return dense(tensor, 1, cols);
@@ -123,7 +128,8 @@ class Builder {
     for (size_t i = 0; i < used_.size(); ++i) {
       const std::string name(file_.tensors()[i].name);
       if (used_[i] || is_of_no_use(name)) continue;
-      fail(unsupported("tensor " + name + " is not part of architecture " + std::string(shape().architecture->name) +
+      fail(unsupported("tensor " + name + " is not part of architecture " +
+                       std::string(shape().architecture->name) +
                        " as it is computed here: leaving it out would give wrong answers")
                .in_tensor(name));
     }
@@ -143,7 +149,8 @@ class Builder {
   const TensorInfo* find(const std::string& name, int64_t rows, int64_t cols) {
     const TensorInfo* tensor = file_.find_tensor(name);
     if (tensor == nullptr) {
-      fail(corrupt("tensor " + name + " is missing, expected shape " + shape_text(rows, cols)).in_tensor(name));
+      fail(corrupt("tensor " + name + " is missing, expected shape " + shape_text(rows, cols))
+               .in_tensor(name));
       return nullptr;
     }
     used_[static_cast<size_t>(tensor - file_.tensors().data())] = true;
@@ -165,7 +172,8 @@ class Builder {
     return add_weight(block, 0, static_cast<DType>(tensor->type.id), rows, cols);
   }
 
-  WeightId expert_role(const char* role, BlockId first_block, uint32_t extent, int64_t rows, int64_t cols);
+  WeightId expert_role(const char* role, BlockId first_block, uint32_t extent, int64_t rows,
+                       int64_t cols);
 
   const GgufFile& file_;
   Program program_;
@@ -176,14 +184,17 @@ class Builder {
 };
 
 // One of ffn_{gate,up,down}: either one tensor [X,rows,cols] or, in older files, one tensor per expert.
-WeightId Builder::expert_role(const char* role, BlockId first_block, uint32_t extent, int64_t rows, int64_t cols) {
+WeightId Builder::expert_role(const char* role, BlockId first_block, uint32_t extent, int64_t rows,
+                              int64_t cols) {
   const WeightId first = static_cast<WeightId>(program_.weights.size());
   const std::string merged_name = layer_name("ffn_") + role + "_exps.weight";
-  const bool merged = has_tensor(merged_name) || !has_tensor(layer_name("ffn_") + role + ".0.weight");
+  const bool merged =
+      has_tensor(merged_name) || !has_tensor(layer_name("ffn_") + role + ".0.weight");
   const TensorInfo* all = merged ? find(merged_name, shape().n_experts * rows, cols) : nullptr;
   for (int64_t e = 0; e < shape().n_experts && status_.ok(); ++e) {
     const TensorInfo* tensor =
-        merged ? all : find(layer_name("ffn_") + role + "." + std::to_string(e) + ".weight", rows, cols);
+        merged ? all
+               : find(layer_name("ffn_") + role + "." + std::to_string(e) + ".weight", rows, cols);
     if (tensor == nullptr) break;
     Extent part = tensor->extent;
     if (merged) {

@@ -132,7 +132,8 @@ std::vector<Lifetime> lifetimes(const Program& program, const LoweredProgram& lo
   // The head may run several times after one body, so what it reads must survive to the end.
   const uint32_t end = static_cast<uint32_t>(lowered.steps.size());
   for (Lifetime& life : result) {
-    if (life.first < lowered.first_output_step && life.last >= lowered.first_output_step) life.last = end;
+    if (life.first < lowered.first_output_step && life.last >= lowered.first_output_step)
+      life.last = end;
   }
   if (program.logits != kNoId) result[program.logits].last = end;
   return result;
@@ -146,7 +147,8 @@ struct Placed {
 // First fit among what is live; values come in order of their first step.
 size_t place(std::vector<Placed>& live, uint32_t first, size_t bytes) {
   std::erase_if(live, [first](const Placed& p) { return p.last < first; });
-  std::sort(live.begin(), live.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
+  std::sort(live.begin(), live.end(),
+            [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
   size_t offset = 0;
   for (const Placed& p : live) {
     if (offset + bytes <= p.begin) break;

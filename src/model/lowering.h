@@ -38,8 +38,8 @@ struct LoweredProgram {
   LoweringOptions options;
   std::vector<Step> steps;
   uint32_t first_output_step = 0;
-  std::vector<size_t> offset;      // [values] byte offset in the arena, 64-byte aligned
-  std::vector<size_t> row_bytes;   // [values]
+  std::vector<size_t> offset;     // [values] byte offset in the arena, 64-byte aligned
+  std::vector<size_t> row_bytes;  // [values]
   size_t arena_bytes = 0;
 };
 

@@ -13,7 +13,8 @@ void for_each_use(const Program& program, Use use) {
   for (const Op& op : program.ops) {
     if (op.weight == kNoId || op.kind == OpKind::kEmbed) continue;
     const bool expert = op.kind == OpKind::kExpertMatmul;
-    use(program.weights[op.weight], expert ? static_cast<uint64_t>(program.shape.n_experts_used) : 1);
+    use(program.weights[op.weight],
+        expert ? static_cast<uint64_t>(program.shape.n_experts_used) : 1);
   }
 }
 
@@ -25,7 +26,8 @@ uint64_t elements(const Weight& weight) {
 
 uint64_t Program::bytes_per_token() const {
   uint64_t bytes = 0;
-  for_each_use(*this, [&](const Weight& weight, uint64_t times) { bytes += times * weight_bytes(weight); });
+  for_each_use(
+      *this, [&](const Weight& weight, uint64_t times) { bytes += times * weight_bytes(weight); });
   return bytes;
 }
 
@@ -42,9 +44,7 @@ uint64_t Program::n_active_parameters() const {
   for (const Op& op : ops) {
     if (op.kind == OpKind::kEmbed) embeddings = op.weight;
   }
-  for_each_use(*this, [&](const Weight& weight, uint64_t times) {
-    n += times * elements(weight);
-  });
+  for_each_use(*this, [&](const Weight& weight, uint64_t times) { n += times * elements(weight); });
   for (const Op& op : ops) {
     if (op.out == logits && op.weight != embeddings) tied = false;
   }

@@ -44,23 +44,23 @@ struct Value {
 
 // "updates" means that out is also in[0] and is overwritten.
 enum class OpKind : uint8_t {
-  kEmbed,          // out [T,D] = row ids[t] of the weight [V,D]
-  kRopeAngles,     // out [T,n_rot] = cos, then sin, of the position's angles
-  kNorm,           // out = RMS norm of in[0], times the weight
-  kQuantize,       // out (Q8A) = in[0] in int8 blocks of 32
-  kMatmul,         // out [T,N] = in[0] [T,K] x weight [N,K]
-  kBias,           // updates: += weight
-  kHeadNorm,       // updates: RMS norm of each head of head_width, times the weight [E]
-  kRope,           // updates: rotates each head by the angles in in[1]
-  kStoreKv,        // appends keys in[0] and values in[1] to the layer's pages
-  kAttend,         // out [T,H*E] = attention of queries in[0] over the layer's pages
-  kAdd,            // updates: += in[1]
-  kSiluMul,        // out = silu(in[0]) * in[1]
-  kRoute,          // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
-  kListPairs,      // in[0] ids: out lists of pairs by expert
-  kGatherPairs,    // out [T*U,..] = rows of in[0] in the order of the lists in[1]
-  kExpertMatmul,   // out [T*U,N] = in[0] x weight of each row's expert (weight + e), lists in[1]
-  kCombine,        // out [T,D] = sum over u, in order, of in[2][t,u] * row of pair (t,u) of in[0]; lists in[1]
+  kEmbed,         // out [T,D] = row ids[t] of the weight [V,D]
+  kRopeAngles,    // out [T,n_rot] = cos, then sin, of the position's angles
+  kNorm,          // out = RMS norm of in[0], times the weight
+  kQuantize,      // out (Q8A) = in[0] in int8 blocks of 32
+  kMatmul,        // out [T,N] = in[0] [T,K] x weight [N,K]
+  kBias,          // updates: += weight
+  kHeadNorm,      // updates: RMS norm of each head of head_width, times the weight [E]
+  kRope,          // updates: rotates each head by the angles in in[1]
+  kStoreKv,       // appends keys in[0] and values in[1] to the layer's pages
+  kAttend,        // out [T,H*E] = attention of queries in[0] over the layer's pages
+  kAdd,           // updates: += in[1]
+  kSiluMul,       // out = silu(in[0]) * in[1]
+  kRoute,         // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
+  kListPairs,     // in[0] ids: out lists of pairs by expert
+  kGatherPairs,   // out [T*U,..] = rows of in[0] in the order of the lists in[1]
+  kExpertMatmul,  // out [T*U,N] = in[0] x weight of each row's expert (weight + e), lists in[1]
+  kCombine,  // out [T,D] = sum over u, in order, of in[2][t,u] * row of pair (t,u) of in[0]; lists in[1]
   kGatherOutputs,  // out [R,D] = rows of in[0] whose logits are wanted
 };
 
@@ -116,9 +116,9 @@ struct Program {
   std::vector<Op> ops;
   std::vector<Weight> weights;
   std::vector<BlockSpec> blocks;
-  uint32_t first_output_op = 0;    // from here on: the logits of chosen rows
-  ValueId logits = kNoId;          // [R,V]
-  WeightId rope_factors = kNoId;   // [n_rot/2], Llama 3
+  uint32_t first_output_op = 0;   // from here on: the logits of chosen rows
+  ValueId logits = kNoId;         // [R,V]
+  WeightId rope_factors = kNoId;  // [n_rot/2], Llama 3
 
   // Bytes of weights that one decoded token reads: all but the embedding table, used experts only.
   uint64_t bytes_per_token() const;

@@ -38,8 +38,8 @@ void apply_yarn(const ModelShape& shape, RopeFrequencies& rope) {
 Status check_rope_factors(std::span<const float> factors) {
   for (size_t i = 0; i < factors.size(); ++i) {
     if (std::isfinite(factors[i]) && factors[i] > 0) continue;
-    return corrupt("tensor rope_freqs.weight: element " + std::to_string(i) + " is " + std::to_string(factors[i]) +
-                   ", expected a positive number")
+    return corrupt("tensor rope_freqs.weight: element " + std::to_string(i) + " is " +
+                   std::to_string(factors[i]) + ", expected a positive number")
         .in_tensor("rope_freqs.weight");
   }
   return ok_status();

@@ -40,7 +40,8 @@ tandem_code tandem_synthesize(const char* output_path, const tandem_synth_option
     TANDEM_ASSIGN_OR_RETURN(const tandem_synth_options in, read_struct(options, "options"));
     TANDEM_ASSIGN_OR_RETURN(const SynthOptions read, read_options(output_path, in));
     const CancelFlag never;
-    return synthesize(read, progress_callback(in.progress, in.progress_user), in.cancel != nullptr ? in.cancel->flag : never);
+    return synthesize(read, progress_callback(in.progress, in.progress_user),
+                      in.cancel != nullptr ? in.cancel->flag : never);
   });
 }
 

@@ -36,32 +36,37 @@ struct MemoryNeed {
 };
 
 std::string need_text(const MemoryNeed& need, uint64_t free_bytes) {
-  return "needs " + format_bytes(need.total()) + " (weights " + format_bytes(need.weights) + ", KV " +
-         format_bytes(need.kv) + ", work " + format_bytes(need.work) + ", reserve " + format_bytes(kReserveBytes) +
-         "), " + format_bytes(free_bytes) + " are free";
+  return "needs " + format_bytes(need.total()) + " (weights " + format_bytes(need.weights) +
+         ", KV " + format_bytes(need.kv) + ", work " + format_bytes(need.work) + ", reserve " +
+         format_bytes(kReserveBytes) + "), " + format_bytes(free_bytes) + " are free";
 }
 
 // Tokens whose keys and values fit in what is left, in whole pages.
-int64_t context_that_fits(const MemoryNeed& without_kv, uint64_t free_bytes, const KvLayout& layout) {
+int64_t context_that_fits(const MemoryNeed& without_kv, uint64_t free_bytes,
+                          const KvLayout& layout) {
   const uint64_t fixed = without_kv.total();
   if (free_bytes <= fixed) return 0;
   return static_cast<int64_t>((free_bytes - fixed) / layout.group_bytes()) * kPageTokens;
 }
 
 Status does_not_fit(const MemoryNeed& need, uint64_t free_bytes, int64_t fitting_context) {
-  const std::string change = fitting_context > 0
-                                 ? "use a context of at most " + std::to_string(fitting_context) + " tokens"
-                                 : "use a smaller model or a format with fewer bits";
-  return out_of_memory(need_text(need, free_bytes)).with_bytes(need.total(), free_bytes).suggest(change);
+  const std::string change =
+      fitting_context > 0
+          ? "use a context of at most " + std::to_string(fitting_context) + " tokens"
+          : "use a smaller model or a format with fewer bits";
+  return out_of_memory(need_text(need, free_bytes))
+      .with_bytes(need.total(), free_bytes)
+      .suggest(change);
 }
 
 // The context that the engine promises: what was asked for, else as trained, limited by what is free.
-Result<int64_t> choose_context(const EngineOptions& options, int64_t trained, MemoryNeed need, uint64_t free_bytes,
-                               const KvLayout& layout) {
+Result<int64_t> choose_context(const EngineOptions& options, int64_t trained, MemoryNeed need,
+                               uint64_t free_bytes, const KvLayout& layout) {
   const int64_t fitting = context_that_fits(need, free_bytes, layout);
   const int64_t wanted = options.n_context > 0 ? options.n_context : trained;
   if (wanted <= fitting || options.force) return wanted;
-  const int64_t least = options.n_context > 0 ? wanted : std::min(trained, kSmallestAutomaticContext);
+  const int64_t least =
+      options.n_context > 0 ? wanted : std::min(trained, kSmallestAutomaticContext);
   if (fitting >= least) return fitting;
   need.kv = layout.bytes_for(least);
   return does_not_fit(need, free_bytes, fitting);
@@ -71,17 +76,18 @@ Result<int64_t> choose_context(const EngineOptions& options, int64_t trained, Me
 std::string read_mode_text(const BlockStoreReport& report) {
   if (report.files.empty()) return "";
   const BlockStoreReport::File& file = report.files.front();
-  return std::string(file.mode == ReadFile::Mode::kDirect ? "direct" : "buffered") + ": " + file.reason;
+  return std::string(file.mode == ReadFile::Mode::kDirect ? "direct" : "buffered") + ": " +
+         file.reason;
 }
 
 Status check_options(const EngineOptions& options) {
   if (options.n_threads > Team::kMaxThreads) {
-    return invalid_argument("n_threads is " + std::to_string(options.n_threads) + ", expected at most " +
-                            std::to_string(Team::kMaxThreads));
+    return invalid_argument("n_threads is " + std::to_string(options.n_threads) +
+                            ", expected at most " + std::to_string(Team::kMaxThreads));
   }
   if (options.n_context < 0 || options.n_context > (int64_t{1} << 27)) {
-    return invalid_argument("n_context is " + std::to_string(options.n_context) + ", expected at most " +
-                            std::to_string(int64_t{1} << 27));
+    return invalid_argument("n_context is " + std::to_string(options.n_context) +
+                            ", expected at most " + std::to_string(int64_t{1} << 27));
   }
   return ok_status();
 }
@@ -103,9 +109,11 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   const cpu::KernelTable* kernels = nullptr;
   TANDEM_RETURN_IF_ERROR(cpu::choose(std::getenv("TANDEM_CPU_ISA"), &kernels));
   TANDEM_ASSIGN_OR_RETURN(const Machine machine, Machine::discover());
-  const unsigned n_threads = options.n_threads > 0 ? options.n_threads : machine.default_compute_threads();
+  const unsigned n_threads =
+      options.n_threads > 0 ? options.n_threads : machine.default_compute_threads();
   if (n_threads > machine.usable_threads()) {
-    engine->note(std::to_string(n_threads) + " threads share " + std::to_string(machine.usable_threads()) +
+    engine->note(std::to_string(n_threads) + " threads share " +
+                 std::to_string(machine.usable_threads()) +
                  " processors: they wait for each other, fewer are faster");
   }
 
@@ -116,18 +124,22 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   TANDEM_ASSIGN_OR_RETURN(need.weights, BlockStore::slot_bytes(program.blocks));
   need.work = engine->work_bytes_;
   const uint64_t free_bytes = available_bytes();
-  if (free_bytes == kUnknownBytes) engine->note("free memory is not known here: nothing is refused for its size");
+  if (free_bytes == kUnknownBytes)
+    engine->note("free memory is not known here: nothing is refused for its size");
   TANDEM_ASSIGN_OR_RETURN(engine->info_.n_context,
                           choose_context(options, program.shape.n_context_trained, need, free_bytes,
                                          engine->kv_layout()));
   if (options.n_context == 0 && engine->info_.n_context < program.shape.n_context_trained) {
-    engine->note("context is " + std::to_string(engine->info_.n_context) + " tokens, as free memory allows (trained: " +
+    engine->note("context is " + std::to_string(engine->info_.n_context) +
+                 " tokens, as free memory allows (trained: " +
                  std::to_string(program.shape.n_context_trained) + ")");
   }
 
   if (engine->info_.n_context > program.shape.n_context_trained) {
-    engine->note("context is " + std::to_string(engine->info_.n_context) + " tokens, the model was trained for " +
-                 std::to_string(program.shape.n_context_trained) + ": what lies beyond may be answered badly");
+    engine->note("context is " + std::to_string(engine->info_.n_context) +
+                 " tokens, the model was trained for " +
+                 std::to_string(program.shape.n_context_trained) +
+                 ": what lies beyond may be answered badly");
   }
 
   // Before the weights are read: what is refused is refused at once.
@@ -139,21 +151,24 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
     return model.open_again(path, mode);
   };
   TANDEM_ASSIGN_OR_RETURN(engine->fingerprint_, fingerprint_of(model.file(), open_again));
-  TANDEM_ASSIGN_OR_RETURN(engine->store_,
-                          BlockStore::create(model.file().paths(), program.blocks, options.store, open_again));
+  TANDEM_ASSIGN_OR_RETURN(engine->store_, BlockStore::create(model.file().paths(), program.blocks,
+                                                             options.store, open_again));
   const Clock::time_point start = Clock::now();
   const CancelFlag& cancel = or_never(options.cancel);
   TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, cancel));
-  TANDEM_RETURN_IF_ERROR(check_weights(program, *engine->store_, n_threads, cancel));
+  TANDEM_RETURN_IF_ERROR(
+      check_weights(program, *engine->store_, n_threads, options.progress, cancel));
   engine->info_.load_seconds = seconds_since(start);
   const BlockStoreReport loaded = engine->store_->report();
   engine->info_.read_mode = read_mode_text(loaded);
   if (!loaded.huge_page_refusal.empty()) {
-    engine->note("huge pages are not used (" + loaded.huge_page_refusal + "): reading weights is slower");
+    engine->note("huge pages are not used (" + loaded.huge_page_refusal +
+                 "): reading weights is slower");
   }
 
-  TANDEM_ASSIGN_OR_RETURN(engine->executor_,
-                          Executor::create(program, *engine->store_, *engine->team_, *kernels, executor_options));
+  TANDEM_ASSIGN_OR_RETURN(
+      engine->executor_,
+      Executor::create(program, *engine->store_, *engine->team_, *kernels, executor_options));
   engine->info_.n_threads = n_threads;
   engine->info_.isa = kernels->isa;
   engine->info_.bytes_per_token = program.bytes_per_token();
@@ -181,9 +196,10 @@ Status Engine::attach(Session* session) {
   const uint64_t needed = promised + kReserveBytes;
   const uint64_t free_bytes = available_bytes();
   if (needed > free_bytes && !force_) {
-    return out_of_memory("a session needs " + format_bytes(session->kv_bytes()) + " for its KV cache, " +
-                         format_bytes(promised - session->kv_bytes()) + " are promised to the " +
-                         std::to_string(sessions_.size()) + " others, " + format_bytes(free_bytes) + " are free")
+    return out_of_memory("a session needs " + format_bytes(session->kv_bytes()) +
+                         " for its KV cache, " + format_bytes(promised - session->kv_bytes()) +
+                         " are promised to the " + std::to_string(sessions_.size()) + " others, " +
+                         format_bytes(free_bytes) + " are free")
         .with_bytes(needed, free_bytes)
         .suggest("use a smaller context, or free sessions");
   }

@@ -25,8 +25,8 @@ namespace tandem {
 class Session;
 
 struct EngineOptions {
-  unsigned n_threads = 0;    // 0: one per physical core that may be used
-  int64_t n_context = 0;     // 0: as trained, limited by free memory
+  unsigned n_threads = 0;  // 0: one per physical core that may be used
+  int64_t n_context = 0;   // 0: as trained, limited by free memory
   BlockStoreOptions store;
   KvType kv_type = KvType::kF16;
   bool force = false;
@@ -65,9 +65,11 @@ class Engine {
   // Sessions with work stand in a ring; the worker calls Session::step() of each in turn.
   // Errors: kOutOfMemory when the KV cache of all sessions would not fit, unless forced.
   Status attach(Session* session);
-  void detach(Session* session);    // returns when the worker has left the session
-  void wake();                      // something may have become runnable
-  void wake_for(Session* session);  // the same, and ends a cancelled request though the worker is busy elsewhere
+  void detach(Session* session);  // returns when the worker has left the session
+  void wake();                    // something may have become runnable
+  void wake_for(
+      Session*
+          session);  // the same, and ends a cancelled request though the worker is busy elsewhere
   Executor& executor() { return *executor_; }  // the worker only
 
  private:

@@ -20,7 +20,15 @@
 namespace tandem {
 
 enum class EventKind : int { kNone = 0, kProgress = 1, kToken = 2, kDone = 3 };
-enum class Finish : int { kNone = 0, kEnd = 1, kStop = 2, kLength = 3, kContext = 4, kCancelled = 5, kError = 6 };
+enum class Finish : int {
+  kNone = 0,
+  kEnd = 1,
+  kStop = 2,
+  kLength = 3,
+  kContext = 4,
+  kCancelled = 5,
+  kError = 6
+};
 
 struct Event {
   EventKind kind = EventKind::kNone;
@@ -69,7 +77,7 @@ class EventQueue {
   std::function<void()> on_room_;
   mutable std::mutex mutex_;
   std::condition_variable filled_;
-  std::vector<Event> ring_;   // guarded by mutex_, like all below
+  std::vector<Event> ring_;  // guarded by mutex_, like all below
   size_t first_ = 0, size_ = 0;
   bool interrupted_ = false;
 };

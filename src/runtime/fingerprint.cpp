@@ -66,7 +66,8 @@ Result<uint64_t> fingerprint_of(const GgufFile& file, const OpenReadFile& open_f
   add_header(file, hash);
   std::vector<std::unique_ptr<ReadFile>> parts;
   for (const std::string& path : file.paths()) {
-    TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<ReadFile> part, open_file(path, ReadFile::Mode::kBuffered));
+    TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<ReadFile> part,
+                            open_file(path, ReadFile::Mode::kBuffered));
     parts.push_back(std::move(part));
   }
   const std::span<const TensorInfo> tensors = file.tensors();

@@ -16,12 +16,14 @@ namespace {
 std::string main_type(const GgufFile& file) {
   std::map<std::string_view, uint64_t> bytes_of_type;
   for (const TensorInfo& tensor : file.tensors()) bytes_of_type[tensor.type.name] += tensor.bytes;
-  const auto largest = std::max_element(bytes_of_type.begin(), bytes_of_type.end(),
-                                        [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto largest =
+      std::max_element(bytes_of_type.begin(), bytes_of_type.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
   return largest == bytes_of_type.end() ? "" : std::string(largest->first);
 }
 
-ModelInfo describe(const GgufFile& file, const Program& program, const std::filesystem::path& path) {
+ModelInfo describe(const GgufFile& file, const Program& program,
+                   const std::filesystem::path& path) {
   const ModelShape& shape = program.shape;
   ModelInfo info;
   const auto name = file.get_string("general.name");
@@ -53,7 +55,9 @@ SamplingParameters recommended_sampling(const GgufFile& file) {
     if (validate(candidate).ok()) sampling = candidate;
   };
   take("general.sampling.temp", [](auto& s, double v) { s.temperature = static_cast<float>(v); });
-  take("general.sampling.top_k", [](auto& s, double v) { s.top_k = std::isfinite(v) ? static_cast<int>(std::clamp(v, 0.0, 1e6)) : -1; });
+  take("general.sampling.top_k", [](auto& s, double v) {
+    s.top_k = std::isfinite(v) ? static_cast<int>(std::clamp(v, 0.0, 1e6)) : -1;
+  });
   take("general.sampling.top_p", [](auto& s, double v) { s.top_p = static_cast<float>(v); });
   take("general.sampling.min_p", [](auto& s, double v) { s.min_p = static_cast<float>(v); });
   return sampling;
@@ -65,13 +69,12 @@ Result<std::unique_ptr<const Model>> Model::open(const std::filesystem::path& pa
   TANDEM_ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(path));
   std::unique_ptr<Model> model(new Model(std::move(file)));
   const auto named = [&](const Status& status) {
-    return status.file().empty()
-               ? Status(status.code(), path.string() + ": " + status.message())
-                     .in_file(path.string())
-                     .at_offset(status.offset())
-                     .in_tensor(status.tensor())
-                     .suggest(status.suggestion())
-               : status;
+    return status.file().empty() ? Status(status.code(), path.string() + ": " + status.message())
+                                       .in_file(path.string())
+                                       .at_offset(status.offset())
+                                       .in_tensor(status.tensor())
+                                       .suggest(status.suggestion())
+                                 : status;
   };
   Result<Program> program = build_decoder(model->file_);
   if (!program.ok()) return named(program.status());
@@ -84,7 +87,8 @@ Result<std::unique_ptr<const Model>> Model::open(const std::filesystem::path& pa
                          " tokens, tensor token_embd.weight only " +
                          std::to_string(model->program_.shape.n_vocabulary) + " rows"));
   }
-  Result<std::unique_ptr<const Tokenizer>> tokenizer = Tokenizer::create(std::move(vocabulary).value());
+  Result<std::unique_ptr<const Tokenizer>> tokenizer =
+      Tokenizer::create(std::move(vocabulary).value());
   if (!tokenizer.ok()) return named(tokenizer.status());
   model->tokenizer_ = std::move(tokenizer).value();
   if (model->file_.has("tokenizer.chat_template")) {
@@ -103,7 +107,8 @@ Result<std::unique_ptr<const Model>> Model::open(const std::filesystem::path& pa
   return std::unique_ptr<const Model>(std::move(model));
 }
 
-Result<std::unique_ptr<ReadFile>> Model::open_again(const std::filesystem::path& path, ReadFile::Mode mode) const {
+Result<std::unique_ptr<ReadFile>> Model::open_again(const std::filesystem::path& path,
+                                                    ReadFile::Mode mode) const {
   TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<ReadFile> file, ReadFile::open(path, mode));
   const std::vector<std::string>& paths = file_.paths();
   const auto index = std::find(paths.begin(), paths.end(), path.string()) - paths.begin();
@@ -143,10 +148,12 @@ Result<std::vector<TokenId>> Model::tokenize_pieces(std::span<const RenderedPiec
   std::vector<Tokenizer::Piece> views;
   views.reserve(pieces.size());
   for (const RenderedPiece& piece : pieces) views.push_back({piece.text, piece.trusted});
-  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, tokenizer_->encode_pieces(views, /*add_bos=*/true, cancel));
+  TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> tokens,
+                          tokenizer_->encode_pieces(views, /*add_bos=*/true, cancel));
   // Templates that write the start token themselves would otherwise have it twice.
   const auto bos = tokenizer_->bos();
-  if (bos && tokens.size() >= 2 && tokens[0] == *bos && tokens[1] == *bos) tokens.erase(tokens.begin());
+  if (bos && tokens.size() >= 2 && tokens[0] == *bos && tokens[1] == *bos)
+    tokens.erase(tokens.begin());
   return tokens;
 }
 

@@ -37,7 +37,8 @@ class Model {
   bool has_chat_template() const { return template_ != nullptr; }
   const SamplingParameters& default_sampling() const { return sampling_; }
   // One of the file()'s paths.  Errors: those of ReadFile::open; kIo when it is not the file that was opened any more.
-  Result<std::unique_ptr<ReadFile>> open_again(const std::filesystem::path& path, ReadFile::Mode mode) const;
+  Result<std::unique_ptr<ReadFile>> open_again(const std::filesystem::path& path,
+                                               ReadFile::Mode mode) const;
 
   // The conversation in the model's template, ready for an answer.  kUnsupported without a template.
   Result<std::vector<RenderedPiece>> render(std::span<const ChatMessage> messages,

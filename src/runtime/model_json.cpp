@@ -50,16 +50,15 @@ Json info_json(const ModelInfo& info, bool has_chat_template) {
 Json tensor_json(const TensorInfo& tensor) {
   Json shape = Json::array();
   for (uint32_t i = 0; i < tensor.n_dims; ++i) shape.push_back(tensor.dims[i]);
-  return Json{{"name", std::string(tensor.name)},
-              {"type", std::string(tensor.type.name)},
-              {"shape", std::move(shape)},
-              {"bytes", tensor.bytes},
-              {"file", tensor.extent.file_index},
-              {"offset", tensor.extent.offset}};
+  return Json{{"name", std::string(tensor.name)}, {"type", std::string(tensor.type.name)},
+              {"shape", std::move(shape)},        {"bytes", tensor.bytes},
+              {"file", tensor.extent.file_index}, {"offset", tensor.extent.offset}};
 }
 
 // Text from the file may be any bytes; what is not UTF-8 becomes U+FFFD.
-std::string text_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string text_of(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 // In the order of the file, which has each key once.  Written here, because an ordered object of the JSON library
 // compares each key with all before it, and a file may have tens of thousands.
@@ -77,8 +76,9 @@ std::string metadata_text(const GgufFile& file) {
 std::string Model::to_json() const {
   Json tensors = Json::array();
   for (const TensorInfo& tensor : file_.tensors()) tensors.push_back(tensor_json(tensor));
-  return R"({"info":)" + text_of(info_json(info_, has_chat_template())) + R"(,"files":)" + text_of(file_.paths()) +
-         R"(,"warnings":)" + text_of(tokenizer_->warnings()) + R"(,"metadata":)" + metadata_text(file_) + R"(,"tensors":)" + text_of(tensors) + "}";
+  return R"({"info":)" + text_of(info_json(info_, has_chat_template())) + R"(,"files":)" +
+         text_of(file_.paths()) + R"(,"warnings":)" + text_of(tokenizer_->warnings()) +
+         R"(,"metadata":)" + metadata_text(file_) + R"(,"tensors":)" + text_of(tensors) + "}";
 }
 
 }  // namespace tandem

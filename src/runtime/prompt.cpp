@@ -10,7 +10,8 @@ namespace {
 
 size_t common_length(const std::vector<TokenId>& a, const std::vector<TokenId>& b) {
   const size_t n = std::min(a.size(), b.size());
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
+  return static_cast<size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
 }
 
 // A rendered conversation as one text in which each byte is known to come from the template or from a message.
@@ -52,7 +53,8 @@ class RenderedText {
 
 // Where in the rendered text the held tokens end, if all of them spell its start.  A model may have written its answer with
 // other tokens than the tokenizer would choose for the same text; they are still the same conversation.
-std::optional<size_t> length_spelled_by(const Tokenizer& tokenizer, const std::vector<TokenId>& held,
+std::optional<size_t> length_spelled_by(const Tokenizer& tokenizer,
+                                        const std::vector<TokenId>& held,
                                         const RenderedText& rendered) {
   size_t offset = 0;
   std::string bytes;
@@ -70,28 +72,34 @@ std::optional<size_t> length_spelled_by(const Tokenizer& tokenizer, const std::v
 }
 
 Status too_long(const std::string& n_tokens, int64_t n_context) {
-  return invalid_argument("the prompt has " + n_tokens + " tokens, the context " + std::to_string(n_context))
+  return invalid_argument("the prompt has " + n_tokens + " tokens, the context " +
+                          std::to_string(n_context))
       .suggest("use a larger context or a shorter prompt");
 }
 
 // Refuses what no choice of tokens makes fit, so that a person who pasted a library waits for nothing.
-Status check_length(const Tokenizer& tokenizer, size_t text_bytes, size_t n_held, int64_t n_context) {
+Status check_length(const Tokenizer& tokenizer, size_t text_bytes, size_t n_held,
+                    int64_t n_context) {
   const uint64_t least = n_held + text_bytes / tokenizer.longest_token_bytes();
-  return least > static_cast<uint64_t>(n_context) ? too_long("more than " + std::to_string(least), n_context)
-                                                  : ok_status();
+  return least > static_cast<uint64_t>(n_context)
+             ? too_long("more than " + std::to_string(least), n_context)
+             : ok_status();
 }
 
 Status check_tokens(const std::vector<TokenId>& tokens, int64_t n_vocabulary) {
   const auto bad = std::find_if(tokens.begin(), tokens.end(),
                                 [=](TokenId token) { return token < 0 || token >= n_vocabulary; });
   if (bad == tokens.end()) return ok_status();
-  return invalid_argument("tokens[" + std::to_string(bad - tokens.begin()) + "] is " + std::to_string(*bad) +
-                          ", outside the vocabulary of " + std::to_string(n_vocabulary));
+  return invalid_argument("tokens[" + std::to_string(bad - tokens.begin()) + "] is " +
+                          std::to_string(*bad) + ", outside the vocabulary of " +
+                          std::to_string(n_vocabulary));
 }
 
-Result<Prompt> from_messages(const Model& model, const Request& request, const std::vector<TokenId>& held,
-                             int64_t n_context, const CancelFlag& cancel) {
-  TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces, model.render(request.messages, &cancel));
+Result<Prompt> from_messages(const Model& model, const Request& request,
+                             const std::vector<TokenId>& held, int64_t n_context,
+                             const CancelFlag& cancel) {
+  TANDEM_ASSIGN_OR_RETURN(const std::vector<RenderedPiece> pieces,
+                          model.render(request.messages, &cancel));
   size_t text_bytes = 0;
   for (const RenderedPiece& piece : pieces) text_bytes += piece.text.size();
   TANDEM_RETURN_IF_ERROR(check_length(model.tokenizer(), text_bytes, 0, n_context));
@@ -119,8 +127,9 @@ Result<Prompt> from_messages(const Model& model, const Request& request, const s
 
 }  // namespace
 
-Result<Prompt> make_prompt(const Model& model, const Request& request, const std::vector<TokenId>& held,
-                           int64_t n_context, const CancelFlag& cancel) {
+Result<Prompt> make_prompt(const Model& model, const Request& request,
+                           const std::vector<TokenId>& held, int64_t n_context,
+                           const CancelFlag& cancel) {
   Prompt prompt;
   prompt.n_kept = held.size();
   switch (request.kind) {
@@ -129,7 +138,8 @@ Result<Prompt> make_prompt(const Model& model, const Request& request, const std
       break;
     }
     case Request::Kind::kText: {
-      TANDEM_RETURN_IF_ERROR(check_length(model.tokenizer(), request.text.size(), held.size(), n_context));
+      TANDEM_RETURN_IF_ERROR(
+          check_length(model.tokenizer(), request.text.size(), held.size(), n_context));
       Tokenizer::EncodeOptions options;
       options.add_bos = held.empty() && !request.no_bos;
       options.parse_special = request.parse_special;
@@ -142,7 +152,8 @@ Result<Prompt> make_prompt(const Model& model, const Request& request, const std
       prompt.pending = request.tokens;
       break;
   }
-  if (prompt.pending.empty()) return invalid_argument("the prompt is empty: there is nothing to continue");
+  if (prompt.pending.empty())
+    return invalid_argument("the prompt is empty: there is nothing to continue");
   const uint64_t total = prompt.n_kept + prompt.pending.size();
   if (total > static_cast<uint64_t>(n_context)) return too_long(std::to_string(total), n_context);
   return prompt;

@@ -19,7 +19,8 @@ struct Prompt {
 // refused before it is tokenized.
 // Errors: those of template and tokenizer; kInvalidArgument for an empty prompt, one that is too long, and a token
 // outside the vocabulary; kCancelled.
-Result<Prompt> make_prompt(const Model& model, const Request& request, const std::vector<TokenId>& held,
-                           int64_t n_context, const CancelFlag& cancel);
+Result<Prompt> make_prompt(const Model& model, const Request& request,
+                           const std::vector<TokenId>& held, int64_t n_context,
+                           const CancelFlag& cancel);
 
 }  // namespace tandem

@@ -9,7 +9,8 @@ namespace tandem {
 namespace {
 
 Status out_of_range(const char* field, double value, const char* expected) {
-  return invalid_argument("sampling." + std::string(field) + " is " + std::to_string(value) + ", expected " + expected);
+  return invalid_argument("sampling." + std::string(field) + " is " + std::to_string(value) +
+                          ", expected " + expected);
 }
 
 // Zero is how a caller leaves them out; 1 is the value that changes nothing.
@@ -26,12 +27,15 @@ bool has_penalties(const SamplingParameters& p) {
 }
 
 // Something to compare by, also for what is not a number.
-float comparable(float logit) { return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit; }
+float comparable(float logit) {
+  return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
+}
 
 float log_probability(std::span<const float> logits, TokenId token) {
   const float chosen = logits[static_cast<size_t>(token)];
   double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - static_cast<double>(chosen));
+  for (const float logit : logits)
+    sum += std::exp(static_cast<double>(logit) - static_cast<double>(chosen));
   return static_cast<float>(-std::log(sum));
 }
 
@@ -46,7 +50,9 @@ TokenId likeliest(std::span<const float> logits) {
 }  // namespace
 
 Status validate(const SamplingParameters& p) {
-  const auto within = [](double value, double low, double high) { return value >= low && value <= high; };
+  const auto within = [](double value, double low, double high) {
+    return value >= low && value <= high;
+  };
   if (!within(p.temperature, 0, 100)) return out_of_range("temperature", p.temperature, "0 to 100");
   if (p.top_k < 0) return out_of_range("top_k", p.top_k, "0 or more");
   if (!within(p.top_p, 0, 1)) return out_of_range("top_p", p.top_p, "0 to 1");
@@ -60,7 +66,8 @@ Status validate(const SamplingParameters& p) {
   if (!within(p.presence_penalty, -100, 100)) {
     return out_of_range("presence_penalty", p.presence_penalty, "-100 to 100");
   }
-  if (!within(p.repeat_last_n, 0, 1 << 20)) return out_of_range("repeat_last_n", p.repeat_last_n, "0 to 1048576");
+  if (!within(p.repeat_last_n, 0, 1 << 20))
+    return out_of_range("repeat_last_n", p.repeat_last_n, "0 to 1048576");
   return ok_status();
 }
 
@@ -104,7 +111,8 @@ Sampler::Sampler(const SamplingParameters& parameters, size_t vocabulary_size)
 }
 
 Sampler::Choice Sampler::sample(std::span<const float> logits, std::span<const TokenId> recent) {
-  const std::span<const float> scores = has_penalties(parameters_) ? penalised(logits, recent) : logits;
+  const std::span<const float> scores =
+      has_penalties(parameters_) ? penalised(logits, recent) : logits;
   TokenId token = 0;
   if (parameters_.temperature == 0.0f) {
     token = likeliest(scores);
@@ -122,7 +130,8 @@ Sampler::Choice Sampler::sample(std::span<const float> logits, std::span<const T
   return {token, log_probability(logits, token)};
 }
 
-std::span<const float> Sampler::penalised(std::span<const float> logits, std::span<const TokenId> recent) {
+std::span<const float> Sampler::penalised(std::span<const float> logits,
+                                          std::span<const TokenId> recent) {
   const size_t n = std::min(recent.size(), static_cast<size_t>(parameters_.repeat_last_n));
   std::copy(logits.begin(), logits.end(), penalised_.begin());
   recent_.assign(recent.end() - static_cast<ptrdiff_t>(n), recent.end());
@@ -134,7 +143,8 @@ std::span<const float> Sampler::penalised(std::span<const float> logits, std::sp
     if (recent_[i] >= 0 && token < penalised_.size()) {
       float& logit = penalised_[token];
       logit = logit > 0 ? logit / parameters_.repeat_penalty : logit * parameters_.repeat_penalty;
-      logit -= parameters_.frequency_penalty * static_cast<float>(end - i) + parameters_.presence_penalty;
+      logit -= parameters_.frequency_penalty * static_cast<float>(end - i) +
+               parameters_.presence_penalty;
     }
     i = end;
   }
@@ -210,8 +220,9 @@ void Sampler::keep_min_p() {
 
 TokenId Sampler::draw() {
   const auto weight = [this](const Candidate& c) {
-    return std::exp((static_cast<double>(c.logit) - static_cast<double>(candidates_.front().logit)) /
-                    static_cast<double>(parameters_.temperature));
+    return std::exp(
+        (static_cast<double>(c.logit) - static_cast<double>(candidates_.front().logit)) /
+        static_cast<double>(parameters_.temperature));
   };
   double total = 0;
   for (const Candidate& candidate : candidates_) total += weight(candidate);

@@ -20,11 +20,12 @@
 namespace tandem {
 
 struct SamplingParameters {
-  float temperature = 0.7f;     // 0: always the likeliest token, of equals the lowest id
-  int top_k = 40;               // 0: off
-  float top_p = 0.95f;          // 0 or 1: off
-  float min_p = 0.05f;          // 0: off
-  float repeat_penalty = 1;     // 0 or 1: off; divides positive and multiplies negative logits of recent tokens
+  float temperature = 0.7f;  // 0: always the likeliest token, of equals the lowest id
+  int top_k = 40;            // 0: off
+  float top_p = 0.95f;       // 0 or 1: off
+  float min_p = 0.05f;       // 0: off
+  float repeat_penalty =
+      1;  // 0 or 1: off; divides positive and multiplies negative logits of recent tokens
   float frequency_penalty = 0;  // 0: off; times how often a token is among the recent ones
   float presence_penalty = 0;   // 0: off; once for a token among the recent ones
   int repeat_last_n = 64;       // how many tokens count as recent; 0: none, so no penalties
@@ -73,8 +74,8 @@ class Sampler {
 
   SamplingParameters parameters_;
   RandomStream random_;
-  std::vector<float> penalised_;      // [V] when a penalty is on
-  std::vector<TokenId> recent_;       // sorted
+  std::vector<float> penalised_;       // [V] when a penalty is on
+  std::vector<TokenId> recent_;        // sorted
   std::vector<Candidate> candidates_;  // the best first; the first n_sorted_ in order
   size_t n_sorted_ = 0;
 };

@@ -14,11 +14,13 @@ namespace tandem {
 class Session::Claim {
  public:
   explicit Claim(const Session& session)
-      : claimed_(const_cast<std::atomic<bool>&>(session.claimed_)), mine_(!claimed_.exchange(true)) {
+      : claimed_(const_cast<std::atomic<bool>&>(session.claimed_)),
+        mine_(!claimed_.exchange(true)) {
     if (!mine_) {
       status_ = busy("another call of this session is running");
     } else if (session.running_.load(std::memory_order_acquire)) {
-      status_ = busy("a request of this session is running").suggest("wait for its last event, or cancel it");
+      status_ = busy("a request of this session is running")
+                    .suggest("wait for its last event, or cancel it");
     }
   }
   ~Claim() {
@@ -35,16 +37,19 @@ class Session::Claim {
   Status status_;
 };
 
-Session::Session(Engine& engine, const SessionOptions& options) : engine_(engine), options_(options) {}
+Session::Session(Engine& engine, const SessionOptions& options)
+    : engine_(engine), options_(options) {}
 
 Result<std::unique_ptr<Session>> Session::create(Engine& engine, const SessionOptions& options) {
   std::unique_ptr<Session> session(new Session(engine, options));
   const int64_t n_context = options.n_context > 0 ? options.n_context : engine.info().n_context;
   if (n_context > engine.info().n_context) {
-    return invalid_argument("n_context is " + std::to_string(n_context) + ", the engine was created for at most " +
+    return invalid_argument("n_context is " + std::to_string(n_context) +
+                            ", the engine was created for at most " +
                             std::to_string(engine.info().n_context));
   }
-  TANDEM_ASSIGN_OR_RETURN(session->queue_, EventQueue::create(std::max<size_t>(1, options.queue_events)));
+  TANDEM_ASSIGN_OR_RETURN(session->queue_,
+                          EventQueue::create(std::max<size_t>(1, options.queue_events)));
   TANDEM_ASSIGN_OR_RETURN(session->state_, SequenceState::create(engine.kv_layout(), n_context));
   session->tokens_.reserve(static_cast<size_t>(n_context));
   session->queue_->set_on_room([&engine] { engine.wake(); });
@@ -102,7 +107,8 @@ Status Session::submit(Request request) {
   const Claim claim(*this);
   TANDEM_RETURN_IF_ERROR(claim.status());
   TANDEM_RETURN_IF_ERROR(validate(request.sampling));
-  if (std::any_of(request.stop.begin(), request.stop.end(), [](const std::string& s) { return s.empty(); })) {
+  if (std::any_of(request.stop.begin(), request.stop.end(),
+                  [](const std::string& s) { return s.empty(); })) {
     return invalid_argument("a stop text is empty");
   }
   return start(std::make_unique<Run>(std::move(request), engine_.model()));
@@ -116,7 +122,8 @@ Status Session::evaluate(std::vector<TokenId> tokens, LogitsCallback callback) {
   auto run = std::make_unique<Run>(std::move(request), engine_.model());
   run->evaluate_only = true;
   const int64_t n_before = n_tokens();
-  if (callback) logits_ = std::make_unique<LogitsHandOver>(engine_.model().program().shape.n_vocabulary);
+  if (callback)
+    logits_ = std::make_unique<LogitsHandOver>(engine_.model().program().shape.n_vocabulary);
   struct DropLogits {
     Session& session;
     ~DropLogits() {  // whatever happened, the request ends first
@@ -147,7 +154,8 @@ bool Session::take_logits(const LogitsCallback& callback) {
     }
     if (!hand_over.full.load(std::memory_order_acquire)) return true;
     for (size_t i = 0; i < hand_over.n_rows; ++i) {
-      const std::span<const float> row(hand_over.rows.data() + i * hand_over.width, hand_over.width);
+      const std::span<const float> row(hand_over.rows.data() + i * hand_over.width,
+                                       hand_over.width);
       if (callback(hand_over.first_index + i, row) == 0) continue;
       hand_over.n_rows = i + 1;
       return false;
@@ -167,7 +175,8 @@ void Session::wait_until_ended() {
   changed_.wait(lock, [this] { return !running_.load(std::memory_order_acquire); });
 }
 
-Session::Consumer::Consumer(Session& session) : session_(session), mine_(!session.consuming_.exchange(true)) {
+Session::Consumer::Consumer(Session& session)
+    : session_(session), mine_(!session.consuming_.exchange(true)) {
   if (!mine_) {
     status_ = busy("another thread is waiting for this session's next event");
   } else if (session.delivering_.load()) {
@@ -238,8 +247,8 @@ Status Session::truncate(int64_t n_tokens) {
   const Claim claim(*this);
   TANDEM_RETURN_IF_ERROR(claim.status());
   if (n_tokens < 0 || n_tokens > this->n_tokens()) {
-    return invalid_argument("cannot keep " + std::to_string(n_tokens) + " tokens, the session holds " +
-                            std::to_string(this->n_tokens()));
+    return invalid_argument("cannot keep " + std::to_string(n_tokens) +
+                            " tokens, the session holds " + std::to_string(this->n_tokens()));
   }
   keep(n_tokens);
   return ok_status();

@@ -24,7 +24,7 @@
 namespace tandem {
 
 struct SessionOptions {
-  int64_t n_context = 0;     // 0: the engine's
+  int64_t n_context = 0;  // 0: the engine's
   size_t queue_events = 256;
 };
 
@@ -78,9 +78,9 @@ class Session {
   uint64_t kv_touched_bytes() const { return state_->touched_bytes(); }
 
   // ---- for the engine ----
-  bool runnable() const;          // a prepared request runs, and what it gives finds room
-  bool ends_now() const;          // the next step() only ends a cancelled request
-  void step() noexcept;           // a prompt chunk, or one token
+  bool runnable() const;  // a prepared request runs, and what it gives finds room
+  bool ends_now() const;  // the next step() only ends a cancelled request
+  void step() noexcept;   // a prompt chunk, or one token
 
  private:
   struct Run;             // the request that runs
@@ -128,8 +128,8 @@ class Session {
   std::vector<TokenId> tokens_;
   std::unique_ptr<Run> run_;
   std::unique_ptr<LogitsHandOver> logits_;  // while an evaluation with a callback runs
-  Event event_;        // being filled; reused
-  std::string bytes_;  // of the token being given; reused
+  Event event_;                             // being filled; reused
+  std::string bytes_;                       // of the token being given; reused
   std::thread preparer_;
 
   // Made beforehand, for when there is no memory to make them.

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <string>
 
-#include "base/checked.h"
 #include "base/atomic_file.h"
+#include "base/checked.h"
 #include "base/file.h"
 #include "runtime/session_run.h"
 
@@ -28,7 +28,9 @@ struct Header {
 };
 static_assert(sizeof(Header) == 56);
 
-uint64_t token_bytes(int64_t n_tokens) { return align_up(static_cast<uint64_t>(n_tokens) * sizeof(TokenId), 8); }
+uint64_t token_bytes(int64_t n_tokens) {
+  return align_up(static_cast<uint64_t>(n_tokens) * sizeof(TokenId), 8);
+}
 
 // Eight bytes at a time.  Against accidents, not against forgery.  Requires: all but the last call in multiples of 8.
 class Checksum {
@@ -56,35 +58,43 @@ Status damaged(const ReadFile& file, const std::string& what, uint64_t offset) {
   return corrupt(file.path() + ": " + what).in_file(file.path()).at_offset(offset);
 }
 
-Status check_header(const ReadFile& file, const Header& header, const Engine& engine, const SequenceState& state) {
-  if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) return damaged(file, "is not a saved session", 0);
+Status check_header(const ReadFile& file, const Header& header, const Engine& engine,
+                    const SequenceState& state) {
+  if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0)
+    return damaged(file, "is not a saved session", 0);
   if (header.version != kVersion) {
-    return unsupported(file.path() + ": session format version " + std::to_string(header.version) + ", expected " +
-                       std::to_string(kVersion))
+    return unsupported(file.path() + ": session format version " + std::to_string(header.version) +
+                       ", expected " + std::to_string(kVersion))
         .in_file(file.path())
         .at_offset(8);
   }
   const KvLayout& layout = state.layout();
   if (header.fingerprint != engine.fingerprint() || header.n_layers != layout.n_layers ||
       header.n_kv_heads != layout.n_kv_heads || header.head_width != layout.head_width) {
-    return invalid_argument(file.path() + ": was saved with another model than " + engine.model().info().name)
+    return invalid_argument(file.path() + ": was saved with another model than " +
+                            engine.model().info().name)
         .in_file(file.path())
         .at_offset(16);
   }
   if (header.kv_type != static_cast<uint32_t>(layout.type)) {
-    return invalid_argument(file.path() + ": was saved with another KV type").in_file(file.path()).at_offset(12);
+    return invalid_argument(file.path() + ": was saved with another KV type")
+        .in_file(file.path())
+        .at_offset(12);
   }
   if (header.n_tokens < 0) return damaged(file, "token count is negative", 48);
   if (header.n_tokens > state.capacity()) {
-    return invalid_argument(file.path() + ": holds " + std::to_string(header.n_tokens) + " tokens, the context has " +
-                            std::to_string(state.capacity()))
+    return invalid_argument(file.path() + ": holds " + std::to_string(header.n_tokens) +
+                            " tokens, the context has " + std::to_string(state.capacity()))
         .in_file(file.path())
         .suggest("use a context of at least " + std::to_string(header.n_tokens));
   }
-  const uint64_t expected = sizeof(Header) + token_bytes(header.n_tokens) + layout.bytes_for(header.n_tokens) + 8;
+  const uint64_t expected =
+      sizeof(Header) + token_bytes(header.n_tokens) + layout.bytes_for(header.n_tokens) + 8;
   if (file.size_bytes() != expected) {
-    return damaged(file, "has " + std::to_string(file.size_bytes()) + " bytes, expected " + std::to_string(expected),
-                   std::min(file.size_bytes(), expected));
+    return damaged(
+        file,
+        "has " + std::to_string(file.size_bytes()) + " bytes, expected " + std::to_string(expected),
+        std::min(file.size_bytes(), expected));
   }
   return ok_status();
 }
@@ -100,7 +110,8 @@ Status check_contents(const ReadFile& file) {
   }
   uint64_t stored = 0;
   TANDEM_RETURN_IF_ERROR(file.read_at(end, std::as_writable_bytes(std::span(&stored, 1))));
-  if (stored != checksum.value()) return damaged(file, "checksum does not match: the file is damaged", end);
+  if (stored != checksum.value())
+    return damaged(file, "checksum does not match: the file is damaged", end);
   return ok_status();
 }
 
@@ -118,7 +129,8 @@ Status save_session_file(const std::filesystem::path& path, const SessionContent
   header.head_width = layout.head_width;
   header.n_tokens = static_cast<int64_t>(contents.tokens.size());
   std::vector<std::byte> tokens(token_bytes(header.n_tokens));
-  if (!tokens.empty()) std::memcpy(tokens.data(), contents.tokens.data(), contents.tokens.size_bytes());
+  if (!tokens.empty())
+    std::memcpy(tokens.data(), contents.tokens.data(), contents.tokens.size_bytes());
   const std::span<const std::byte> head = std::as_bytes(std::span(&header, 1));
   Checksum checksum;
   checksum.add(head);
@@ -131,11 +143,12 @@ Status save_session_file(const std::filesystem::path& path, const SessionContent
   return write_file_atomically(path, parts, 0600);
 }
 
-Status load_session_file(const std::filesystem::path& path, const Engine& engine, std::vector<TokenId>& tokens,
-                         SequenceState& state) {
+Status load_session_file(const std::filesystem::path& path, const Engine& engine,
+                         std::vector<TokenId>& tokens, SequenceState& state) {
   TANDEM_ASSIGN_OR_RETURN(const std::unique_ptr<ReadFile> file, ReadFile::open(path));
   Header header = {};
-  if (file->size_bytes() < sizeof(Header) + 8) return damaged(*file, "is too short for a saved session", 0);
+  if (file->size_bytes() < sizeof(Header) + 8)
+    return damaged(*file, "is too short for a saved session", 0);
   TANDEM_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(&header, 1))));
   TANDEM_RETURN_IF_ERROR(check_header(*file, header, engine, state));
   TANDEM_RETURN_IF_ERROR(check_contents(*file));
@@ -144,7 +157,8 @@ Status load_session_file(const std::filesystem::path& path, const Engine& engine
   TANDEM_RETURN_IF_ERROR(file->read_at(sizeof(Header), std::as_writable_bytes(std::span(loaded))));
   for (const TokenId token : loaded) {
     if (token < 0 || token >= engine.model().program().shape.n_vocabulary) {
-      return damaged(*file, "token " + std::to_string(token) + " is outside the vocabulary", sizeof(Header));
+      return damaged(*file, "token " + std::to_string(token) + " is outside the vocabulary",
+                     sizeof(Header));
     }
   }
   TANDEM_ASSIGN_OR_RETURN(const std::unique_ptr<SequenceState> fresh,

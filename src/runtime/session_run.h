@@ -31,7 +31,7 @@ struct Session::Run {
   std::vector<TokenId> pending;  // the prompt still to be evaluated is pending[n_done..]
   size_t n_done = 0;
   size_t n_chunk = 0;  // tokens of it that are being evaluated
-  TokenId last = -1;  // chosen, not evaluated yet
+  TokenId last = -1;   // chosen, not evaluated yet
   AnswerText text;
   Sampler sampler;
 
@@ -65,7 +65,7 @@ struct SessionContents {
 Status save_session_file(const std::filesystem::path& path, const SessionContents& contents);
 // Changes nothing unless the whole file is good and has been read.  Errors: kInvalidArgument for another model's file or
 // one that does not fit the context; kCorrupt for a damaged one; kIo; kOutOfMemory for a second copy of its bytes.
-Status load_session_file(const std::filesystem::path& path, const Engine& engine, std::vector<TokenId>& tokens,
-                         SequenceState& state);
+Status load_session_file(const std::filesystem::path& path, const Engine& engine,
+                         std::vector<TokenId>& tokens, SequenceState& state);
 
 }  // namespace tandem

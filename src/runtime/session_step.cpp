@@ -34,13 +34,16 @@ Session::LogitsHandOver::LogitsHandOver(int64_t n_vocabulary)
       max_rows(std::max<size_t>(1, kLogitsBytes / (width * sizeof(float)))) {}
 
 bool Session::runnable() const {
-  if (!running_.load(std::memory_order_acquire) || !prepared_.load(std::memory_order_acquire)) return false;
+  if (!running_.load(std::memory_order_acquire) || !prepared_.load(std::memory_order_acquire))
+    return false;
   if (cancel_.cancelled()) return true;
-  return queue_->has_room() && (logits_ == nullptr || !logits_->full.load(std::memory_order_acquire));
+  return queue_->has_room() &&
+         (logits_ == nullptr || !logits_->full.load(std::memory_order_acquire));
 }
 
 bool Session::ends_now() const {
-  return cancel_.cancelled() && running_.load(std::memory_order_acquire) && prepared_.load(std::memory_order_acquire);
+  return cancel_.cancelled() && running_.load(std::memory_order_acquire) &&
+         prepared_.load(std::memory_order_acquire);
 }
 
 void Session::step() noexcept {
@@ -72,7 +75,8 @@ Status Session::prepare_without_throwing() noexcept try {
 
 Status Session::prepare() {
   Run& run = *run_;
-  TANDEM_ASSIGN_OR_RETURN(Prompt prompt, make_prompt(engine_.model(), run.request, tokens_, n_context(), cancel_));
+  TANDEM_ASSIGN_OR_RETURN(Prompt prompt,
+                          make_prompt(engine_.model(), run.request, tokens_, n_context(), cancel_));
   keep(static_cast<int64_t>(prompt.n_kept));
   run.n_prompt_tokens = prompt.n_kept + prompt.pending.size();
   run.pending = std::move(prompt.pending);
@@ -84,7 +88,8 @@ Status Session::evaluate_chunk() {
   Run& run = *run_;
   Executor& executor = engine_.executor();
   const size_t most = logits_ != nullptr ? logits_->max_rows : run.pending.size();
-  run.n_chunk = std::min({run.pending.size() - run.n_done, static_cast<size_t>(executor.max_tokens()), most});
+  run.n_chunk =
+      std::min({run.pending.size() - run.n_done, static_cast<size_t>(executor.max_tokens()), most});
   const std::span<const TokenId> chunk(run.pending.data() + run.n_done, run.n_chunk);
   const bool last = run.n_done + run.n_chunk == run.pending.size();
   TANDEM_RETURN_IF_ERROR(executor.forward(chunk, *state_, last && !run.evaluate_only, cancel_,
@@ -109,7 +114,8 @@ Status Session::hand_logits_over(size_t n) {
   to.rows.resize(n * to.width);
   for (size_t first = 0; first < n;) {
     const size_t count = std::min(static_cast<size_t>(executor.max_outputs()), n - first);
-    TANDEM_RETURN_IF_ERROR(executor.compute_logits(static_cast<int64_t>(first), static_cast<int64_t>(count), cancel_));
+    TANDEM_RETURN_IF_ERROR(
+        executor.compute_logits(static_cast<int64_t>(first), static_cast<int64_t>(count), cancel_));
     for (size_t i = 0; i < count; ++i, ++first) {
       const std::span<const float> logits = executor.logits(static_cast<int64_t>(i));
       if (!all_finite(logits)) return damaged_weights(run_->n_done + first);
@@ -137,7 +143,8 @@ void Session::give_progress(double share) noexcept {
   run.next_progress_seconds = elapsed + 0.1;
   event_.kind = EventKind::kProgress;
   event_.text.clear();
-  event_.progress = {Stage::kPrompt, static_cast<uint64_t>(done), run.pending.size(), elapsed / done * (total - done)};
+  event_.progress = {Stage::kPrompt, static_cast<uint64_t>(done), run.pending.size(),
+                     elapsed / done * (total - done)};
   queue_->push(event_);  // copies no text, so takes no memory
 }
 

@@ -1,8 +1,10 @@
 #include "runtime/weight_check.h"
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/parallel_for.h"
@@ -36,8 +38,9 @@ Status not_finite(const Program& program, const Weight& weight, uint64_t offset)
   const BlockSpec& block = program.blocks[weight.block];
   static constexpr const char* kParts[] = {" gate", " up", " down"};
   const std::string name = block.name + (block.extents.size() > 1 ? kParts[weight.extent] : "");
-  return corrupt("tensor " + name + " (" + std::string(dtype_info(weight.type).name) + ") holds a value at its byte " +
-                 std::to_string(offset) + " that is not a finite number: the file is damaged")
+  return corrupt("tensor " + name + " (" + std::string(dtype_info(weight.type).name) +
+                 ") holds a value at its byte " + std::to_string(offset) +
+                 " that is not a finite number: the file is damaged")
       .in_tensor(name)
       .at_offset(block.extents[weight.extent].offset + offset)
       .suggest("download or convert the model again");
@@ -45,15 +48,27 @@ Status not_finite(const Program& program, const Weight& weight, uint64_t offset)
 
 }  // namespace
 
-Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads, const CancelFlag& cancel) {
+Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads,
+                     const ProgressCallback& progress, const CancelFlag& cancel) {
   const std::vector<Piece> pieces = cut(program);
+  uint64_t total = 0;
+  for (const Piece& piece : pieces) total += piece.bytes;
+  ProgressMeter meter(Stage::kCheck, total, progress);
+  std::atomic<uint64_t> done{0};
+  const std::thread::id caller = std::this_thread::get_id();
   const Status status = parallel_for(pieces.size(), n_threads, cancel, [&](size_t i) -> Status {
     const Piece& piece = pieces[i];
     const std::byte* data = store.data(piece.weight->block, piece.weight->extent) + piece.begin;
     const std::optional<uint64_t> bad = find_not_finite(piece.weight->type, {data, piece.bytes});
-    return bad ? not_finite(program, *piece.weight, piece.begin + *bad) : ok_status();
+    if (bad) return not_finite(program, *piece.weight, piece.begin + *bad);
+    done.fetch_add(piece.bytes, std::memory_order_relaxed);
+    if (std::this_thread::get_id() == caller)
+      meter.report(std::min(done.load(std::memory_order_relaxed), total - 1));
+    return ok_status();
   });
-  return status.code() == Code::kCancelled ? cancelled("cancelled while checking the weights") : status;
+  if (status.ok()) meter.report(total);
+  return status.code() == Code::kCancelled ? cancelled("cancelled while checking the weights")
+                                           : status;
 }
 
 }  // namespace tandem

@@ -10,7 +10,9 @@ namespace tandem {
 
 // Reads every scalar and block scale once, on this thread and up to n_threads - 1 of oneTBB's.
 // Requires: the store is resident.
+// Progress is reported on this thread, in bytes.
 // Errors: kCorrupt naming the tensor, and the byte within it, of the first that is not finite; kCancelled.
-Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads, const CancelFlag& cancel);
+Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads,
+                     const ProgressCallback& progress, const CancelFlag& cancel);
 
 }  // namespace tandem

@@ -5,7 +5,7 @@
 #include <iterator>
 #include <string>
 
-#include "text/byte_alphabet.h"
+#include "formats/byte_alphabet.h"
 #include "text/merge.h"
 #include "text/pre_tokenizer.h"
 #include "text/text_encoder.h"

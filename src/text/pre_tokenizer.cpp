@@ -7,8 +7,8 @@
 #include <span>
 #include <string>
 
+#include "base/utf8.h"
 #include "text/text_encoder.h"
-#include "text/utf8.h"
 
 namespace tandem {
 namespace {

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <string>
 
+#include "base/utf8.h"
 #include "text/merge.h"
 #include "text/text_encoder.h"
-#include "text/utf8.h"
 
 namespace tandem {
 namespace {

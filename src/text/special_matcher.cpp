@@ -21,8 +21,9 @@ Result<SpecialMatcher> SpecialMatcher::create(const TokenTable& tokens) {
     if (is_special(tokens.kind(id))) n_bytes += tokens.written(id).size();
   }
   if (n_bytes > kMaxBytes) {
-    return unsupported("tokenizer.ggml.tokens: control and user-defined tokens of " + std::to_string(n_bytes) +
-                       " bytes together, at most " + std::to_string(kMaxBytes) + " are searched for");
+    return unsupported("tokenizer.ggml.tokens: control and user-defined tokens of " +
+                       std::to_string(n_bytes) + " bytes together, at most " +
+                       std::to_string(kMaxBytes) + " are searched for");
   }
   SpecialMatcher made;
   made.children_ = PairTable(n_bytes);
@@ -96,7 +97,9 @@ uint32_t SpecialMatcher::step(uint32_t node, uint8_t byte) const {
 // of at most n_trusted bytes.  Where nothing is trusted, one step; where something is, the template's own text is walked,
 // or the end of it: only that can be reached more than once, and it is no longer than the longest token.
 uint32_t SpecialMatcher::longest_within(uint32_t node, size_t n_trusted) const {
-  const auto ends_here = [&](const Node& n) { return n.id >= 0 && (!n.control || n.length <= n_trusted); };
+  const auto ends_here = [&](const Node& n) {
+    return n.id >= 0 && (!n.control || n.length <= n_trusted);
+  };
   if (ends_here(nodes_[node])) return node;
   if (n_trusted == 0) return nodes_[node].shorter_user_defined;
   uint32_t found = nodes_[node].shorter;

@@ -49,8 +49,8 @@ class SpecialMatcher {
     uint32_t fallback = 0;  // the longest proper suffix of this node's path that is a node
     // The next nodes along the fallbacks where a token ends, and where a user-defined one does; 0: none.
     uint32_t shorter = 0, shorter_user_defined = 0;
-    uint32_t length = 0;    // of the path
-    TokenId id = -1;        // the token whose whole text is the path
+    uint32_t length = 0;  // of the path
+    TokenId id = -1;      // the token whose whole text is the path
     bool control = false;
   };
 

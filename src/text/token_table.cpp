@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "text/byte_alphabet.h"
+#include "formats/byte_alphabet.h"
 
 namespace tandem {
 namespace {
@@ -26,7 +26,8 @@ std::string meaning(const VocabularyData& data, TokenKind kind, std::string_view
   if (byte >= 0) return std::string(1, static_cast<char>(byte));
   if (kind == TokenKind::kControl) return std::string(written);
   if (data.model == VocabularyData::Model::kSentencePiece) return with_spaces(written);
-  if (kind == TokenKind::kUserDefined) return std::string(written);  // plain also in BPE vocabularies
+  if (kind == TokenKind::kUserDefined)
+    return std::string(written);  // plain also in BPE vocabularies
   return byte_alphabet::bytes_of(written).value_or(std::string(written));
 }
 
@@ -41,6 +42,7 @@ bool is_made_by_merges(const VocabularyData& data, TokenKind kind, std::string_v
 }
 
 // Names of the tokens that begin or end a turn or an answer in the families of models that people run.
+// clang-format off
 constexpr std::string_view kTurnNames[] = {
     "<|im_start|>",      "<|im_end|>",        "<|eot_id|>",    "<|eom_id|>",         "<|end_of_text|>",
     "<|begin_of_text|>", "<|endoftext|>",     "<|end|>",       "<|start_header_id|>", "<|end_header_id|>",
@@ -48,6 +50,7 @@ constexpr std::string_view kTurnNames[] = {
     "<|eot|>",           "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "[INST]", "[/INST]",
     "<|return|>",        "<|call|>",          "</s>",          "<EOT>",              "_<EOT>",
 };
+// clang-format on
 
 // Converters have written such tokens as user-defined or ordinary ones; then what a person types would become them, and
 // answers would not end.
@@ -60,10 +63,12 @@ bool acts_as_control(const VocabularyData& data, TokenKind kind, size_t id) {
   for (const auto& special : {data.bos, data.eos, data.eot, data.eom}) {
     if (bracketed && special && *special >= 0 && static_cast<size_t>(*special) == id) return true;
   }
-  const bool named = std::find(std::begin(kTurnNames), std::end(kTurnNames), written) != std::end(kTurnNames);
+  const bool named =
+      std::find(std::begin(kTurnNames), std::end(kTurnNames), written) != std::end(kTurnNames);
   // In a BPE vocabulary an ordinary </s> is struck-out text in a web page.
   if (named) return written != "</s>" || kind == TokenKind::kUserDefined;
-  return kind == TokenKind::kUserDefined && written.size() > 4 && written.starts_with("<|") && written.ends_with("|>");
+  return kind == TokenKind::kUserDefined && written.size() > 4 && written.starts_with("<|") &&
+         written.ends_with("|>");
 }
 
 }  // namespace

@@ -7,9 +7,9 @@ namespace tandem {
 namespace {
 
 constexpr std::string_view kEndNames[] = {
-    "<|im_end|>", "<|eot_id|>",    "<|end_of_text|>", "<|endoftext|>",         "</s>",   "<|eom_id|>",
-    "<|end|>",    "<end_of_turn>", "<|eot|>",         "<|END_OF_TURN_TOKEN|>", "<EOT>",  "_<EOT>",
-    "<|return|>", "<|call|>",
+    "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>",
+    "<|eom_id|>", "<|end|>",    "<end_of_turn>",   "<|eot|>",       "<|END_OF_TURN_TOKEN|>",
+    "<EOT>",      "_<EOT>",     "<|return|>",      "<|call|>",
 };
 
 // Files in use write 2^32 - 1 or -1 for a token that they do not have: as if they said nothing.
@@ -43,11 +43,13 @@ Result<std::unique_ptr<const Tokenizer>> Tokenizer::create(VocabularyData data) 
   special.unknown = checked_id("unknown_token_id", data.unknown, tokens, warnings);
   special.padding = checked_id("padding_token_id", data.padding, tokens, warnings);
   if (tokens.n_retyped() > 0) {
-    warnings.push_back("tokenizer.ggml.token_type: " + std::to_string(tokens.n_retyped()) +
-                       " tokens that begin or end turns are not called control tokens; taken as such");
+    warnings.push_back(
+        "tokenizer.ggml.token_type: " + std::to_string(tokens.n_retyped()) +
+        " tokens that begin or end turns are not called control tokens; taken as such");
   }
   TANDEM_ASSIGN_OR_RETURN(SpecialMatcher matcher, SpecialMatcher::create(tokens));
-  std::unique_ptr<Tokenizer> made(new Tokenizer(data, std::move(tokens), std::move(matcher), special));
+  std::unique_ptr<Tokenizer> made(
+      new Tokenizer(data, std::move(tokens), std::move(matcher), special));
   auto encoder = data.model == VocabularyData::Model::kBpe
                      ? create_bpe_encoder(data, made->tokens_, warnings)
                      : create_sentence_piece_encoder(data, made->tokens_);
@@ -57,7 +59,8 @@ Result<std::unique_ptr<const Tokenizer>> Tokenizer::create(VocabularyData data) 
   return std::unique_ptr<const Tokenizer>(std::move(made));
 }
 
-Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialMatcher matcher, SpecialIds special)
+Tokenizer::Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialMatcher matcher,
+                     SpecialIds special)
     : tokens_(std::move(tokens)),
       matcher_(std::move(matcher)),
       special_(special),
@@ -87,8 +90,7 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, EncodeOpti
   return encode_trusting(text, std::span(&whole, n_trusted), options);
 }
 
-Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pieces,
-                                                      bool add_bos,
+Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pieces, bool add_bos,
                                                       const CancelFlag* cancel) const {
   std::string text;
   std::vector<SpecialMatcher::Range> trusted;
@@ -106,7 +108,8 @@ Result<std::vector<TokenId>> Tokenizer::encode_pieces(std::span<const Piece> pie
 }
 
 Result<std::vector<TokenId>> Tokenizer::encode_trusting(
-    std::string_view text, std::span<const SpecialMatcher::Range> trusted, EncodeOptions options) const {
+    std::string_view text, std::span<const SpecialMatcher::Range> trusted,
+    EncodeOptions options) const {
   if (text.size() > kMaxTextBytes) {
     return invalid_argument("text of " + std::to_string(text.size()) +
                             " bytes is too long to encode at once; at most " +
@@ -122,7 +125,8 @@ Result<std::vector<TokenId>> Tokenizer::encode_trusting(
     const bool start = std::exchange(after_special, false);
     return encoder_->encode(text.substr(at, end - at), start, or_never(options.cancel), ids);
   };
-  const std::vector<SpecialMatcher::Match> matches = matcher_.find(text, trusted, or_never(options.cancel));
+  const std::vector<SpecialMatcher::Match> matches =
+      matcher_.find(text, trusted, or_never(options.cancel));
   if (or_never(options.cancel).cancelled()) return encoding_cancelled();
   for (const SpecialMatcher::Match& match : matches) {
     TANDEM_RETURN_IF_ERROR(encode_until(match.begin));

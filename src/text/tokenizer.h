@@ -96,10 +96,12 @@ class Tokenizer {
     std::optional<TokenId> bos, eos, eot, eom, unknown, padding;
   };
 
-  Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialMatcher matcher, SpecialIds special);
+  Tokenizer(const VocabularyData& data, TokenTable tokens, SpecialMatcher matcher,
+            SpecialIds special);
 
-  Result<std::vector<TokenId>> encode_trusting(
-      std::string_view text, std::span<const SpecialMatcher::Range> trusted, EncodeOptions options) const;
+  Result<std::vector<TokenId>> encode_trusting(std::string_view text,
+                                               std::span<const SpecialMatcher::Range> trusted,
+                                               EncodeOptions options) const;
 
   TokenTable tokens_;
   SpecialMatcher matcher_;

@@ -12,8 +12,9 @@ Result<VocabularyData::Model> read_model(const GgufFile& file) {
   TANDEM_ASSIGN_OR_RETURN(const std::string_view name, file.get_string(key_of("model")));
   if (name == "gpt2") return VocabularyData::Model::kBpe;
   if (name == "llama") return VocabularyData::Model::kSentencePiece;
-  return unsupported("tokenizer.ggml.model: tokenizer \"" + std::string(name.substr(0, 64)) +
-                     "\" is not supported; supported are gpt2 (byte-level BPE) llama (SentencePiece)");
+  return unsupported(
+      "tokenizer.ggml.model: tokenizer \"" + std::string(name.substr(0, 64)) +
+      "\" is not supported; supported are gpt2 (byte-level BPE) llama (SentencePiece)");
 }
 
 Status read_strings(const GgufFile& file, std::string_view name, std::vector<std::string>& out) {
@@ -29,8 +30,8 @@ Status read_kinds(const GgufFile& file, std::vector<TokenKind>& out) {
   for (const int64_t number : numbers) {
     // 0 is "undefined", which old writers used for plain tokens.
     if (number < 0 || number > 6) {
-      return corrupt("tokenizer.ggml.token_type[" + std::to_string(out.size()) + "]: " +
-                     std::to_string(number) + ", expected 0 to 6");
+      return corrupt("tokenizer.ggml.token_type[" + std::to_string(out.size()) +
+                     "]: " + std::to_string(number) + ", expected 0 to 6");
     }
     out.push_back(number == 0 ? TokenKind::kNormal : static_cast<TokenKind>(number - 1));
   }
@@ -59,7 +60,9 @@ bool is_llama_3(const VocabularyData& data) {
 
 // SentencePiece models have <s> and </s> as tokens 1 and 2; old files do not say so.
 void set_usual_ids(VocabularyData& data) {
-  const auto is_control = [&](size_t id) { return id < data.kinds.size() && data.kinds[id] == TokenKind::kControl; };
+  const auto is_control = [&](size_t id) {
+    return id < data.kinds.size() && data.kinds[id] == TokenKind::kControl;
+  };
   if (!data.bos && is_control(1)) data.bos = 1;
   if (!data.eos && is_control(2)) data.eos = 2;
 }
@@ -90,7 +93,8 @@ Result<VocabularyData> vocabulary_from_gguf(const GgufFile& file) {
   TANDEM_RETURN_IF_ERROR(read_id(file, "eom_token_id", data.eom));
   TANDEM_RETURN_IF_ERROR(read_id(file, "unknown_token_id", data.unknown));
   TANDEM_RETURN_IF_ERROR(read_id(file, "padding_token_id", data.padding));
-  TANDEM_RETURN_IF_ERROR(read_flag(file, "add_bos_token", pieces || is_llama_3(data), data.add_bos));
+  TANDEM_RETURN_IF_ERROR(
+      read_flag(file, "add_bos_token", pieces || is_llama_3(data), data.add_bos));
   TANDEM_RETURN_IF_ERROR(read_flag(file, "add_eos_token", false, data.add_eos));
   TANDEM_RETURN_IF_ERROR(read_flag(file, "add_space_prefix", pieces, data.add_space_prefix));
   return data;

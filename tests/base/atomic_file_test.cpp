@@ -20,8 +20,8 @@ namespace tandem {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 using testing::is_ok;
 
 Status write(const fs::path& path, std::string_view text, mode_t mode = 0666) {
@@ -34,7 +34,9 @@ std::string read(const fs::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-ptrdiff_t entries(const fs::path& folder) { return std::distance(fs::directory_iterator(folder), {}); }
+ptrdiff_t entries(const fs::path& folder) {
+  return std::distance(fs::directory_iterator(folder), {});
+}
 
 mode_t mode_of(const fs::path& path) {
   struct stat info = {};
@@ -80,9 +82,9 @@ TEST_F(AtomicFileTest, WritersOfOnePathNeverMix) {
   std::thread reader([&] {
     for (int i = 0; i < kRounds; ++i) {
       const std::string text = read(path_);
-      EXPECT_TRUE(text.empty() || (text.size() == 100'000 && std::all_of(text.begin(), text.end(), [&](char c) {
-                                     return c == text[0];
-                                   })));
+      EXPECT_TRUE(text.empty() ||
+                  (text.size() == 100'000 &&
+                   std::all_of(text.begin(), text.end(), [&](char c) { return c == text[0]; })));
     }
   });
   for (std::thread& writer : writers) writer.join();
@@ -109,7 +111,8 @@ TEST_F(AtomicFileTest, IsNotLedElsewhereByALinkWithTheNameOfItsTemporaryFile) {
   // Whatever the next temporary names are, somebody was there first.
   ASSERT_THAT(write(folder_ / "victim", "precious"), is_ok());
   for (int i = 0; i < 2000; ++i) {
-    fs::create_symlink("victim", path_.string() + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(i));
+    fs::create_symlink("victim", path_.string() + ".partial-" + std::to_string(::getpid()) + "-" +
+                                     std::to_string(i));
   }
   ASSERT_THAT(write(path_, "new"), is_ok());
   EXPECT_EQ("precious", read(folder_ / "victim"));
@@ -124,7 +127,8 @@ TEST_F(AtomicFileTest, TakesTheLongestNames) {
 
 TEST_F(AtomicFileTest, NeverReplacesADevice) {
   ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
-  EXPECT_THAT(write(path_, "x"), fails_with(Code::kInvalidArgument, HasSubstr("not a regular file")));
+  EXPECT_THAT(write(path_, "x"),
+              fails_with(Code::kInvalidArgument, HasSubstr("not a regular file")));
   EXPECT_TRUE(fs::is_fifo(path_));
 }
 
@@ -151,7 +155,8 @@ TEST_F(AtomicFileTest, AFileThatMayNotGrowIsAnErrorAndLeavesTheOldOne) {
 }
 
 TEST_F(AtomicFileTest, AFullDriveIsNamedAndLeavesTheOldFile) {
-  if (::mount("none", folder_.path().c_str(), "tmpfs", 0, "size=64k") != 0) GTEST_SKIP() << "no right to mount";
+  if (::mount("none", folder_.path().c_str(), "tmpfs", 0, "size=64k") != 0)
+    GTEST_SKIP() << "no right to mount";
   const bool written = write(path_, "old").ok();
   auto file = AtomicFile::create(path_);
   const std::string much(1 << 20, 'x');

@@ -5,8 +5,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 
 TEST(ParseBytes, TakesBinaryAndDecimalUnits) {
   EXPECT_EQ(*parse_bytes("8G"), 8 * kGiB);

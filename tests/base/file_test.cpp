@@ -1,5 +1,5 @@
-#include "base/atomic_file.h"
 #include "base/file.h"
+#include "base/atomic_file.h"
 
 #include <sys/stat.h>
 
@@ -13,8 +13,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 using testing::is_ok;
 
 std::vector<std::byte> bytes_of(size_t n) {
@@ -40,12 +40,14 @@ TEST(ReadFile, ReadsWhatWasWritten) {
 }
 
 TEST(ReadFile, NamesAMissingFile) {
-  EXPECT_THAT(ReadFile::open("/nowhere/m.gguf"), fails_with(Code::kNotFound, HasSubstr("/nowhere/m.gguf")));
+  EXPECT_THAT(ReadFile::open("/nowhere/m.gguf"),
+              fails_with(Code::kNotFound, HasSubstr("/nowhere/m.gguf")));
 }
 
 TEST(ReadFile, RefusesAFolder) {
   testing::TemporaryFolder folder;
-  EXPECT_THAT(ReadFile::open(folder.path()), fails_with(Code::kInvalidArgument, HasSubstr("regular file")));
+  EXPECT_THAT(ReadFile::open(folder.path()),
+              fails_with(Code::kInvalidArgument, HasSubstr("regular file")));
 }
 
 TEST(ReadFile, SaysWhereAFileCutShortEnded) {
@@ -75,7 +77,8 @@ TEST(ReadFile, DirectReadsTakeAnUnalignedTail) {
 TEST(ReadFile, RefusesAPipeWithoutWaitingForItsOtherEnd) {
   testing::TemporaryFolder folder;
   ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
-  EXPECT_THAT(ReadFile::open(folder / "pipe"), fails_with(Code::kInvalidArgument, HasSubstr("regular file")));
+  EXPECT_THAT(ReadFile::open(folder / "pipe"),
+              fails_with(Code::kInvalidArgument, HasSubstr("regular file")));
 }
 
 TEST(ReadFile, HasTheSameIdentityUntilTheFileIsAnother) {

@@ -7,8 +7,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 
 TEST(Status, DefaultIsOkAndHasNoText) {
   EXPECT_TRUE(Status().ok());

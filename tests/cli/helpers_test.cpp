@@ -19,7 +19,13 @@ TEST(EditDistance, CountsEditsAndSwapsOfNeighbours) {
 TEST(WithoutControls, TakesOutWhatSteersATerminalAndKeepsText) {
   EXPECT_EQ(without_controls("a\x1b]0;owned\x07z"), "a]0;ownedz");
   EXPECT_EQ(without_controls("line\n\tnext\r\x7f"), "line\n\tnext");
-  EXPECT_EQ(without_controls("\xC2\x9B" "31m"), "31m");
+  EXPECT_EQ(without_controls("\xC2\x9B"
+                             "31m"),
+            "31m");
+  EXPECT_EQ(without_steering("a\n\xE2\x80\xAE"
+                             "b\xD8\x9C"
+                             "c\xE2\x81\xA6\tx\xC2\x9B\xE2\x82\xAC"),
+            "a bc x\xE2\x82\xAC");
   EXPECT_EQ(without_controls("\xC2\xA9 \xE2\x82\xAC"), "\xC2\xA9 \xE2\x82\xAC");
 }
 

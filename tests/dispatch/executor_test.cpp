@@ -13,9 +13,9 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fails_with;
 using testing::Golden;
+using ::testing::HasSubstr;
 using testing::is_ok;
 
 // A fixture model with everything that computes it.
@@ -52,12 +52,13 @@ std::unique_ptr<Loaded> load(const std::string& name, const LoadOptions& options
   auto team = Team::create(team_options);
   EXPECT_THAT(team, is_ok());
   loaded->team = std::move(team).value();
-  auto executor = Executor::create(loaded->program, *loaded->store, *loaded->team, *cpu::table_for(options.isa),
-                                   {options.max_tokens, 4});
+  auto executor = Executor::create(loaded->program, *loaded->store, *loaded->team,
+                                   *cpu::table_for(options.isa), {options.max_tokens, 4});
   EXPECT_THAT(executor, is_ok());
   loaded->executor = std::move(executor).value();
   const ModelShape& s = loaded->program.shape;
-  auto sequence = SequenceState::create({s.n_layers, s.n_kv_heads, s.head_width, options.kv}, options.n_context);
+  auto sequence = SequenceState::create({s.n_layers, s.n_kv_heads, s.head_width, options.kv},
+                                        options.n_context);
   EXPECT_THAT(sequence, is_ok());
   loaded->sequence = std::move(sequence).value();
   return loaded;
@@ -68,7 +69,8 @@ std::vector<float> all_logits(Loaded& m, const std::vector<int32_t>& tokens, siz
   std::vector<float> result;
   for (size_t first = 0; first < tokens.size(); first += chunk) {
     const size_t n = std::min(chunk, tokens.size() - first);
-    EXPECT_THAT(m.executor->forward({tokens.data() + first, n}, *m.sequence, false, m.cancel), is_ok());
+    EXPECT_THAT(m.executor->forward({tokens.data() + first, n}, *m.sequence, false, m.cancel),
+                is_ok());
     for (size_t i = 0; i < n; ++i) {
       EXPECT_THAT(m.executor->compute_logits(static_cast<int64_t>(i), 1, m.cancel), is_ok());
       const auto row = m.executor->logits(0);
@@ -114,9 +116,10 @@ TEST_P(GoldenFloatModel, ResultsAreBitIdenticalWhateverTheStepsAndThreads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenFloatModel,
-                         ::testing::Values("llama-mha", "llama3-factors", "llama-linear", "llama-yarn",
-                                           "mistral-wide-heads", "mixtral", "qwen2-tied", "qwen3", "qwen3-yarn",
-                                           "qwen3moe", "llama-split", "llama-gguf-v2"),
+                         ::testing::Values("llama-mha", "llama3-factors", "llama-linear",
+                                           "llama-yarn", "mistral-wide-heads", "mixtral",
+                                           "qwen2-tied", "qwen3", "qwen3-yarn", "qwen3moe",
+                                           "llama-split", "llama-gguf-v2"),
                          test_name);
 
 class GoldenQuantisedModel : public ::testing::TestWithParam<const char*> {};
@@ -151,8 +154,8 @@ TEST_P(GoldenQuantisedModel, InstructionSetsAgree) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenQuantisedModel,
-                         ::testing::Values("llama-f16", "llama-bf16", "llama-q8_0", "llama-q4_0", "llama-q4_k",
-                                           "llama-q6_k", "qwen3moe-q4_k"),
+                         ::testing::Values("llama-f16", "llama-bf16", "llama-q8_0", "llama-q4_0",
+                                           "llama-q4_k", "llama-q6_k", "qwen3moe-q4_k"),
                          test_name);
 
 TEST(Executor, HalfPrecisionKeysStayCloseToTheReference) {
@@ -187,9 +190,11 @@ TEST(Executor, ACancelledStepLeavesTheSequenceAsItWas) {
               fails_with(Code::kCancelled, HasSubstr("8 tokens")));
   EXPECT_EQ(m->sequence->size(), 16);
   m->cancel.reset();
-  ASSERT_THAT(m->executor->forward({golden.tokens.data() + 16, 8}, *m->sequence, true, m->cancel), is_ok());
+  ASSERT_THAT(m->executor->forward({golden.tokens.data() + 16, 8}, *m->sequence, true, m->cancel),
+              is_ok());
   const auto last = m->executor->last_logits();
-  EXPECT_TRUE(std::equal(last.begin(), last.end(), expected.end() - static_cast<ptrdiff_t>(golden.n_vocabulary)));
+  EXPECT_TRUE(std::equal(last.begin(), last.end(),
+                         expected.end() - static_cast<ptrdiff_t>(golden.n_vocabulary)));
 }
 
 TEST(Executor, CancellingFromAnotherThreadNeverHangs) {

@@ -14,8 +14,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 using testing::is_ok;
 
 std::unique_ptr<Team> make_team(unsigned n_threads) {
@@ -212,8 +212,7 @@ TEST(Team, RefusesImpossibleOptions) {
   EXPECT_THAT(Team::create(options),
               fails_with(Code::kInvalidArgument, HasSubstr("1 processors for 2 threads")));
   options.cpus = {0, -1};
-  EXPECT_THAT(Team::create(options),
-              fails_with(Code::kInvalidArgument, HasSubstr("processor -1")));
+  EXPECT_THAT(Team::create(options), fails_with(Code::kInvalidArgument, HasSubstr("processor -1")));
   options.cpus = {0, CPU_SETSIZE - 1};
   EXPECT_FALSE(Team::create(options).ok()) << "pinned to a processor that is not there";
 }

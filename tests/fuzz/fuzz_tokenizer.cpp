@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "text/byte_alphabet.h"
+#include "formats/byte_alphabet.h"
 #include "text/tokenizer.h"
 
 namespace {

@@ -44,7 +44,8 @@ TEST_F(CgroupV2, MaxIsNoLimit) {
 TEST_F(CgroupV2, FileCacheCountsAsFree) {
   group("user/app", "memory.max", "1000000");
   group("user/app", "memory.current", "700000");
-  group("user/app", "memory.stat", "anon 400000\nfile 300000\ninactive_file 200000\nactive_file 90000");
+  group("user/app", "memory.stat",
+        "anon 400000\nfile 300000\ninactive_file 200000\nactive_file 90000");
   EXPECT_EQ(read().memory_limit_bytes, 1000000u);
   EXPECT_EQ(read().memory_free_bytes, 590000u);
 }
@@ -126,7 +127,8 @@ TEST(CgroupV1, ReadsMemoryAndQuotaFromTheirOwnTrees) {
   root.write("proc/self/cgroup", "4:memory:/app\n2:cpuacct,cpu:/job");
   root.write("sys/fs/cgroup/memory/app/memory.limit_in_bytes", "1000");
   root.write("sys/fs/cgroup/memory/app/memory.usage_in_bytes", "600");
-  root.write("sys/fs/cgroup/memory/app/memory.stat", "total_inactive_file 50\ntotal_active_file 60");
+  root.write("sys/fs/cgroup/memory/app/memory.stat",
+             "total_inactive_file 50\ntotal_active_file 60");
   root.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712");
   root.write("sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us", "50000");
   root.write("sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us", "100000");

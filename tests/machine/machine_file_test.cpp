@@ -7,8 +7,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 using testing::is_ok;
 
 Machine full_machine() {
@@ -104,9 +104,11 @@ TEST(MachineFile, RefusesAThreadThatTwoCoresClaim) {
 TEST(MachineFile, RefusesCoresWithoutThreadsAndMachinesWithoutCores) {
   Machine machine = full_machine();
   machine.topology.cores[0].threads.clear();
-  EXPECT_THAT(Machine::from_json(machine.to_json()), fails_with(Code::kCorrupt, HasSubstr("cores[0].threads")));
+  EXPECT_THAT(Machine::from_json(machine.to_json()),
+              fails_with(Code::kCorrupt, HasSubstr("cores[0].threads")));
   machine.topology.cores.clear();
-  EXPECT_THAT(Machine::from_json(machine.to_json()), fails_with(Code::kCorrupt, HasSubstr("cores")));
+  EXPECT_THAT(Machine::from_json(machine.to_json()),
+              fails_with(Code::kCorrupt, HasSubstr("cores")));
 }
 
 TEST(MachineFile, RefusesANewerVersionByNumber) {
@@ -129,7 +131,8 @@ TEST(MachineFile, SurvivesDeepNesting) {
 
 TEST(MachineFile, TensOfThousandsOfKeysTakeNoTime) {
   std::string text = "{";
-  for (int i = 0; i < 80'000; ++i) text += "\"a shared beginning of the key " + std::to_string(i) + "\":0,";
+  for (int i = 0; i < 80'000; ++i)
+    text += "\"a shared beginning of the key " + std::to_string(i) + "\":0,";
   text += "\"tandem_machine\":1}";
   ASSERT_LT(text.size(), size_t{4} << 20);
   const auto start = std::chrono::steady_clock::now();
@@ -138,10 +141,12 @@ TEST(MachineFile, TensOfThousandsOfKeysTakeNoTime) {
 }
 
 TEST(MachineFile, RefusesHugeTextsAndLongLists) {
-  EXPECT_THAT(Machine::from_json(std::string(5 << 20, ' ')), fails_with(Code::kCorrupt, HasSubstr("at most")));
+  EXPECT_THAT(Machine::from_json(std::string(5 << 20, ' ')),
+              fails_with(Code::kCorrupt, HasSubstr("at most")));
   Machine machine = full_machine();
   machine.notes.assign(5000, "x");
-  EXPECT_THAT(Machine::from_json(machine.to_json()), fails_with(Code::kCorrupt, HasSubstr("notes")));
+  EXPECT_THAT(Machine::from_json(machine.to_json()),
+              fails_with(Code::kCorrupt, HasSubstr("notes")));
 }
 
 }  // namespace

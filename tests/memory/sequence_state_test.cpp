@@ -59,14 +59,16 @@ TEST(SequenceState, AFailedRestoreLeavesItEmpty) {
   auto state = SequenceState::create(kLayout, 200);
   ASSERT_THAT(state, is_ok());
   (*state)->append(5);
-  EXPECT_FALSE((*state)->restore_from(70, [](std::span<std::byte>) { return io_error("read"); }).ok());
+  EXPECT_FALSE(
+      (*state)->restore_from(70, [](std::span<std::byte>) { return io_error("read"); }).ok());
   EXPECT_EQ((*state)->size(), 0);
 }
 
 TEST(SequenceState, RefusesWhatTheSystemCannotReserve) {
   KvLayout huge = kLayout;
   huge.n_layers = int64_t{1} << 36;
-  EXPECT_THAT(SequenceState::create(huge, 1 << 10), fails_with(Code::kOutOfMemory, ::testing::HasSubstr("1024 tokens")));
+  EXPECT_THAT(SequenceState::create(huge, 1 << 10),
+              fails_with(Code::kOutOfMemory, ::testing::HasSubstr("1024 tokens")));
 }
 
 }  // namespace

@@ -27,12 +27,14 @@ Program program_of(const std::string& name) {
 TEST(Program, ReadsOnlyTheUsedExpertsPerToken) {
   const Program program = program_of("qwen3moe");
   const ModelShape& s = program.shape;
-  const int64_t attention = s.width * (s.query_width() + 2 * s.kv_width()) + s.query_width() * s.width;
+  const int64_t attention =
+      s.width * (s.query_width() + 2 * s.kv_width()) + s.query_width() * s.width;
   const int64_t norms = 2 * s.width + 2 * s.head_width;
   const int64_t experts = s.n_experts_used * 3 * s.width * s.ffn_width;
   const int64_t layer = attention + norms + s.width * s.n_experts + experts;
   const int64_t head = s.width + s.width * s.n_vocabulary;
-  EXPECT_EQ(program.bytes_per_token(), static_cast<uint64_t>(s.n_layers * layer + head) * sizeof(float));
+  EXPECT_EQ(program.bytes_per_token(),
+            static_cast<uint64_t>(s.n_layers * layer + head) * sizeof(float));
 }
 
 TEST(Program, CountsActiveParametersWithTheEmbeddingOnce) {
@@ -56,7 +58,8 @@ TEST(Program, EachExpertIsOneBlockOfThreeExtents) {
 }
 
 TEST(Program, EveryOperationReadsValuesThatWereWrittenBefore) {
-  for (const char* name : {"llama-mha", "qwen2-tied", "qwen3", "mixtral", "qwen3moe", "qwen3moe-q4_k"}) {
+  for (const char* name :
+       {"llama-mha", "qwen2-tied", "qwen3", "mixtral", "qwen3moe", "qwen3moe-q4_k"}) {
     const Program program = program_of(name);
     std::vector<bool> written(program.values.size(), false);
     for (const Op& op : program.ops) {

@@ -31,7 +31,8 @@ TEST(RopeFrequencies, FallByTheBaseOverThePairs) {
 TEST(RopeFrequencies, LinearScalingSlowsEveryPairAlike) {
   const auto plain = rope_frequencies(shape_with(RopeScaling::Kind::kNone, 1), {});
   const auto scaled = rope_frequencies(shape_with(RopeScaling::Kind::kLinear, 4), {});
-  for (size_t i = 0; i < 32; ++i) EXPECT_DOUBLE_EQ(scaled.frequency[i], plain.frequency[i] / 4) << i;
+  for (size_t i = 0; i < 32; ++i)
+    EXPECT_DOUBLE_EQ(scaled.frequency[i], plain.frequency[i] / 4) << i;
 }
 
 TEST(RopeFrequencies, FactorsDivideTheirPairs) {
@@ -44,10 +45,12 @@ TEST(RopeFrequencies, FactorsDivideTheirPairs) {
 }
 
 TEST(RopeFrequencies, FactorsThatAreNotPositiveNumbersAreRefused) {
-  for (const float bad : {0.0f, -1.0f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+  for (const float bad : {0.0f, -1.0f, std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
     std::vector<float> factors(32, 1.0f);
     factors[7] = bad;
-    EXPECT_THAT(check_rope_factors(factors), testing::fails_with(Code::kCorrupt, ::testing::HasSubstr("element 7")));
+    EXPECT_THAT(check_rope_factors(factors),
+                testing::fails_with(Code::kCorrupt, ::testing::HasSubstr("element 7")));
   }
   EXPECT_THAT(check_rope_factors(std::vector<float>(32, 1.0f)), testing::is_ok());
 }
@@ -59,7 +62,9 @@ TEST(RopeFrequencies, YarnWithoutARampStillSwitchesAtOnePair) {
   const auto yarn = rope_frequencies(shape, {});
   for (size_t i = 0; i < 32; ++i) {
     ASSERT_TRUE(std::isfinite(yarn.frequency[i]));
-    EXPECT_TRUE(yarn.frequency[i] == plain.frequency[i] || yarn.frequency[i] == plain.frequency[i] / 4) << i;
+    EXPECT_TRUE(yarn.frequency[i] == plain.frequency[i] ||
+                yarn.frequency[i] == plain.frequency[i] / 4)
+        << i;
   }
   EXPECT_DOUBLE_EQ(yarn.frequency[31], plain.frequency[31] / 4);
 }

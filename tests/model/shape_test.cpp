@@ -12,8 +12,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 using testing::is_ok;
 
 std::vector<std::byte> file_bytes(const std::string& path) {
@@ -45,8 +45,9 @@ class ShapeTest : public ::testing::Test {
     const auto old = file->get_string(key);
     ASSERT_THAT(old, is_ok());
     ASSERT_EQ(old->size(), text.size());
-    const auto at = std::search(bytes_.begin(), bytes_.end(), reinterpret_cast<const std::byte*>(old->data()),
-                                reinterpret_cast<const std::byte*>(old->data() + old->size()));
+    const auto at =
+        std::search(bytes_.begin(), bytes_.end(), reinterpret_cast<const std::byte*>(old->data()),
+                    reinterpret_cast<const std::byte*>(old->data() + old->size()));
     std::memcpy(&*at, text.data(), text.size());
   }
 
@@ -68,7 +69,9 @@ class ShapeTest : public ::testing::Test {
   std::vector<std::byte> bytes_;
 
  private:
-  static size_t offset_of(const MetadataEntry& entry) { return static_cast<size_t>(entry.byte_offset); }
+  static size_t offset_of(const MetadataEntry& entry) {
+    return static_cast<size_t>(entry.byte_offset);
+  }
 };
 
 TEST_F(ShapeTest, ReadsTheNumbersOfAMixtureOfExperts) {
@@ -82,8 +85,9 @@ TEST_F(ShapeTest, ReadsTheNumbersOfAMixtureOfExperts) {
 }
 
 TEST_F(ShapeTest, EveryHyperparameterAtItsExtremesIsRefusedByName) {
-  for (const char* key : {"block_count", "embedding_length", "feed_forward_length", "attention.head_count",
-                          "attention.head_count_kv", "context_length", "rope.dimension_count"}) {
+  for (const char* key :
+       {"block_count", "embedding_length", "feed_forward_length", "attention.head_count",
+        "attention.head_count_kv", "context_length", "rope.dimension_count"}) {
     for (const uint32_t value : {0u, 0x80000000u, 0xFFFFFFFFu}) {
       open("llama-mha");
       overwrite<uint32_t>(std::string("llama.") + key, value);
@@ -122,7 +126,8 @@ TEST_F(ShapeTest, MoreLayersThanTensorsNamesTheMissingOne) {
 TEST_F(ShapeTest, UnknownArchitectureNamesTheNearestRelative) {
   open("llama-mha");
   overwrite_text("general.architecture", "llamo");
-  EXPECT_THAT(build(), fails_with(Code::kUnsupported, HasSubstr("nearest supported relative is 'llama'")));
+  EXPECT_THAT(build(),
+              fails_with(Code::kUnsupported, HasSubstr("nearest supported relative is 'llama'")));
 }
 
 TEST_F(ShapeTest, ASlidingWindowLeavesTheTrainedContextAsItIs) {
@@ -151,7 +156,8 @@ TEST_F(ShapeTest, AKeyThatChangesTheComputationIsRefusedUnlessNeutral) {
     rename(spare, key);
     return build();
   };
-  EXPECT_THAT(build_with(0.5f), fails_with(Code::kUnsupported, HasSubstr("llama.residual_scale is 0.5")));
+  EXPECT_THAT(build_with(0.5f),
+              fails_with(Code::kUnsupported, HasSubstr("llama.residual_scale is 0.5")));
   EXPECT_THAT(build_with(1), is_ok());
   EXPECT_THAT(build_with(0), is_ok()) << "not set";
 }
@@ -159,7 +165,8 @@ TEST_F(ShapeTest, AKeyThatChangesTheComputationIsRefusedUnlessNeutral) {
 TEST_F(ShapeTest, WithoutAnEpsilonIsRefusedByTheKeysName) {
   open("llama-mha");
   rename("llama.attention.layer_norm_rms_epsilon", "llama.attention.layer_norm_rms_epsilox");
-  EXPECT_THAT(build(), fails_with(Code::kNotFound, HasSubstr("llama.attention.layer_norm_rms_epsilon")));
+  EXPECT_THAT(build(),
+              fails_with(Code::kNotFound, HasSubstr("llama.attention.layer_norm_rms_epsilon")));
 }
 
 TEST_F(ShapeTest, ABaseOfOneIsRefused) {

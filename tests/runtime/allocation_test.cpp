@@ -200,7 +200,8 @@ TEST_F(WithoutMemory, AnEvaluationWhoseLogitsFindNoRoomEndsWithAnError) {
   tandem_code code = TANDEM_OK;
   {
     const NoMemoryForOtherThreads scarce;
-    code = tandem_session_evaluate(session_.get(), tokens.data(), tokens.size(), ignore, nullptr, nullptr);
+    code = tandem_session_evaluate(session_.get(), tokens.data(), tokens.size(), ignore, nullptr,
+                                   nullptr);
   }
   EXPECT_EQ(TANDEM_ERROR_OUT_OF_MEMORY, code);
   expect_usable();

@@ -172,7 +172,8 @@ TEST_P(InstructionSet, GivesTheGoldenLogitsAndTheSameLikeliestTokens) {
       const auto chosen = std::max_element(row, row + golden.n_vocabulary) - row;
       // Each of the two logits may be off by the bound times the row's norm.
       double norm = 0;
-      for (size_t v = 0; v < golden.n_vocabulary; ++v) norm += double{expected[v]} * double{expected[v]};
+      for (size_t v = 0; v < golden.n_vocabulary; ++v)
+        norm += double{expected[v]} * double{expected[v]};
       EXPECT_LE(expected[best] - expected[chosen], 2 * c.bound * std::sqrt(norm))
           << c.name << " position " << t;
     }

@@ -123,11 +123,11 @@ TEST(LifetimeInCpp, ASessionGoesBeforeItsCallback) {
   auto session = api::Session::create(*engine, {.n_context = 128, .queue_events = 2});
   ASSERT_TRUE(session);
   const auto watch = std::make_shared<std::atomic<int>>(0);
-  ASSERT_TRUE(session->set_callback([witness = std::make_shared<Witness>(alive), &alive,
-                                     watch](const api::Event& event) {
-    EXPECT_TRUE(alive);
-    if (event.kind == TANDEM_EVENT_TOKEN) ++*watch;
-  }));
+  ASSERT_TRUE(session->set_callback(
+      [witness = std::make_shared<Witness>(alive), &alive, watch](const api::Event& event) {
+        EXPECT_TRUE(alive);
+        if (event.kind == TANDEM_EVENT_TOKEN) ++*watch;
+      }));
   api::AnswerOptions options;
   options.max_tokens = 100;
   options.ignore_end = true;

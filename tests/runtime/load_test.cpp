@@ -45,6 +45,7 @@ TEST(Load, CancelledFromAnotherThreadAtAnyMomentGivesAnEngineOrCancelled) {
 TEST(Load, ReportsProgressUpToTheEndOnTheCallingThread) {
   struct Seen {
     std::thread::id thread = std::this_thread::get_id();
+    tandem_stage stage = TANDEM_STAGE_LOAD;
     uint64_t done = 0, total = 0;
     int n = 0;
   } seen;
@@ -54,7 +55,13 @@ TEST(Load, ReportsProgressUpToTheEndOnTheCallingThread) {
   options.progress = [](void* user, const tandem_progress* progress) {
     auto& s = *static_cast<Seen*>(user);
     EXPECT_EQ(s.thread, std::this_thread::get_id());
-    EXPECT_EQ(TANDEM_STAGE_LOAD, progress->stage);
+    if (progress->stage != s.stage) {  // loading is over: once, and complete
+      EXPECT_EQ(TANDEM_STAGE_CHECK, progress->stage);
+      EXPECT_EQ(TANDEM_STAGE_LOAD, s.stage);
+      EXPECT_EQ(s.total, s.done);
+      s.done = 0;
+      s.stage = progress->stage;
+    }
     EXPECT_GE(progress->done, s.done);
     s.done = progress->done;
     s.total = progress->total;
@@ -62,6 +69,7 @@ TEST(Load, ReportsProgressUpToTheEndOnTheCallingThread) {
   };
   create_engine(model.get(), options);
   EXPECT_GT(seen.n, 0);
+  EXPECT_EQ(TANDEM_STAGE_CHECK, seen.stage);
   EXPECT_GT(seen.total, 0u);
   EXPECT_EQ(seen.total, seen.done);
 }

@@ -379,7 +379,9 @@ TEST(SamplingParameters, ValidationNamesTheField) {
   const auto refuses = [](auto change, const char* field) {
     SamplingParameters p;
     change(p);
-    EXPECT_THAT(validate(p), testing::fails_with(Code::kInvalidArgument, HasSubstr("sampling." + std::string(field) + " is")));
+    EXPECT_THAT(validate(p),
+                testing::fails_with(Code::kInvalidArgument,
+                                    HasSubstr("sampling." + std::string(field) + " is")));
   };
   for (const float bad : {kNan, -1.0f, kInfinity}) {
     refuses([&](auto& p) { p.temperature = bad; }, "temperature");

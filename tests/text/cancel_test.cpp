@@ -16,9 +16,9 @@ namespace tandem {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::fixture_tokenizer;
 using testing::is_ok;
 using testing::kLongText;
-using testing::fixture_tokenizer;
 
 constexpr size_t kBytes = 50 * kLongText;
 constexpr double kPromisedMs = kLongText < 1000000 ? 2000 : 100;  // sanitizers slow everything

@@ -14,8 +14,8 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using testing::fails_with;
+using ::testing::HasSubstr;
 using testing::is_ok;
 using namespace std::string_literals;
 
@@ -43,9 +43,10 @@ std::vector<std::string> words(std::string_view name, std::string_view text) {
 }
 
 TEST(PreTokenizer, RefusesAnUnknownNameAndListsTheKnown) {
-  EXPECT_THAT(PreTokenizer::create("tekken-9"),
-              fails_with(Code::kUnsupported, AllOf(HasSubstr("\"tekken-9\""), HasSubstr("llama-bpe"),
-                                                   HasSubstr("qwen2"), HasSubstr("gpt-2"))));
+  EXPECT_THAT(
+      PreTokenizer::create("tekken-9"),
+      fails_with(Code::kUnsupported, AllOf(HasSubstr("\"tekken-9\""), HasSubstr("llama-bpe"),
+                                           HasSubstr("qwen2"), HasSubstr("gpt-2"))));
 }
 
 TEST(PreTokenizer, CutsLikeGpt2) {
@@ -56,8 +57,8 @@ TEST(PreTokenizer, CutsLikeGpt2) {
 
 TEST(PreTokenizer, CutsLikeLlama3) {
   EXPECT_THAT(words("llama-bpe", "I'VE 1234 cats!!\n  ok \n\n  x\t(y"),
-              ElementsAre("I", "'VE", " ", "123", "4", " cats", "!!\n", " ", " ok", " \n\n", " ", " x",
-                          "\t", "(y"));
+              ElementsAre("I", "'VE", " ", "123", "4", " cats", "!!\n", " ", " ok", " \n\n", " ",
+                          " x", "\t", "(y"));
   EXPECT_EQ(words("llama3", "a 12345"), words("llama-bpe", "a 12345"));
   EXPECT_EQ(words("llama-v3", "a 12345"), words("llama-bpe", "a 12345"));
 }
@@ -72,7 +73,8 @@ TEST(PreTokenizer, DefaultSetsPunctuationApartAndDigitsByThree) {
 }
 
 TEST(PreTokenizer, NextLineAndIdeographicSpaceAreWhiteSpace) {
-  EXPECT_THAT(words("gpt-2", "a\xC2\x85\xE3\x80\x80z"), ElementsAre("a", "\xC2\x85", "\xE3\x80\x80", "z"));
+  EXPECT_THAT(words("gpt-2", "a\xC2\x85\xE3\x80\x80z"),
+              ElementsAre("a", "\xC2\x85", "\xE3\x80\x80", "z"));
 }
 
 TEST(PreTokenizer, KeepsBytesThatAreNotUtf8AsSymbols) {
@@ -88,12 +90,27 @@ std::vector<std::string> hard_texts(size_t n) {
     while (text.size() < n) text += unit;
     return text;
   };
-  return {repeated(" "),        repeated("\n"),       repeated("a"),      repeated("7"),
-          repeated("!"),        repeated("'"),        repeated("\r\n"),   repeated(" \n"),
-          repeated("  a"),      repeated("\xCC\x81"),  // combining acute accents alone
-          repeated("e\xCC\x81"), repeated("\xE4\xB8\xAD"), repeated("\xFF"), repeated("\t \xC2\xA0"),
-          repeated(" ") + "a",  repeated(" ") + "\n", repeated("\n") + " a", repeated("'s"),
-          repeated("a1 !\n"),   repeated("\xF0\x9F\xA6\x99"), repeated(std::string(1, '\0'))};
+  return {repeated(" "),
+          repeated("\n"),
+          repeated("a"),
+          repeated("7"),
+          repeated("!"),
+          repeated("'"),
+          repeated("\r\n"),
+          repeated(" \n"),
+          repeated("  a"),
+          repeated("\xCC\x81"),  // combining acute accents alone
+          repeated("e\xCC\x81"),
+          repeated("\xE4\xB8\xAD"),
+          repeated("\xFF"),
+          repeated("\t \xC2\xA0"),
+          repeated(" ") + "a",
+          repeated(" ") + "\n",
+          repeated("\n") + " a",
+          repeated("'s"),
+          repeated("a1 !\n"),
+          repeated("\xF0\x9F\xA6\x99"),
+          repeated(std::string(1, '\0'))};
 }
 
 double seconds_to_split(const PreTokenizer& pre_tokenizer, std::string_view text) {
@@ -109,10 +126,11 @@ TEST(PreTokenizer, MillionCharactersOfOneKindTakeNeitherLongNorFail) {
     for (const bool jit : {true, false}) {
       const PreTokenizer pre_tokenizer = made(name, jit);
       // Interpreted it is ten times slower, and a fifth of the text shows quadratic time as well.
-      for (const std::string& text : hard_texts(jit ? testing::kLongText : testing::kLongText / 5)) {
+      for (const std::string& text :
+           hard_texts(jit ? testing::kLongText : testing::kLongText / 5)) {
         // Quadratic time would be minutes; the allowance is for sanitizers and busy machines.
-        EXPECT_LT(seconds_to_split(pre_tokenizer, text), 20.0) << name << " jit " << jit << " "
-                                                              << text.substr(0, 8);
+        EXPECT_LT(seconds_to_split(pre_tokenizer, text), 20.0)
+            << name << " jit " << jit << " " << text.substr(0, 8);
       }
     }
   }

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "formats/byte_alphabet.h"
 #include "formats/gguf/gguf.h"
-#include "text/byte_alphabet.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary_gguf.h"
 

@@ -128,7 +128,8 @@ Pairs read_pairs(const std::filesystem::path& stem) {
   std::istringstream lines(read_text_file(stem.string() + ".out"));
   for (std::string line; std::getline(lines, line) && pairs.ids.size() < pairs.texts.size();) {
     std::istringstream numbers(line);
-    pairs.ids.emplace_back(std::istream_iterator<TokenId>(numbers), std::istream_iterator<TokenId>());
+    pairs.ids.emplace_back(std::istream_iterator<TokenId>(numbers),
+                           std::istream_iterator<TokenId>());
   }
   return pairs;
 }

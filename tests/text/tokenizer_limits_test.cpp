@@ -13,9 +13,9 @@
 namespace tandem {
 namespace {
 
+using testing::fixture_tokenizer;
 using testing::is_ok;
 using testing::kLongText;
-using testing::fixture_tokenizer;
 
 constexpr const char* kVocabularies[] = {"gpt-2", "llama-bpe", "qwen2", "spm", "spm-no-prefix"};
 
@@ -43,7 +43,8 @@ void run_on_a_small_stack(std::function<void()> work) {
 }
 
 TEST(TokenizerLimits, MillionEqualCharactersOnASmallStack) {
-  const std::string units[] = {"a", " ", "\n", "7", "!", "\xCC\x81", "\xE4\xB8\xAD", "\xFF", std::string(1, '\0')};
+  const std::string units[] = {
+      "a", " ", "\n", "7", "!", "\xCC\x81", "\xE4\xB8\xAD", "\xFF", std::string(1, '\0')};
   for (const char* name : kVocabularies) {
     const auto tokenizer = fixture_tokenizer(name);
     run_on_a_small_stack([&] {

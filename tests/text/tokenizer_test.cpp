@@ -101,7 +101,9 @@ TEST(TokenizerPieces, AddsOneSpaceInFrontAndDropsItAgain) {
                                                 "a"}));
   EXPECT_THAT(token_texts(*tokenizer, "a a"), ElementsAre(" a", " a"));
   EXPECT_EQ(tokenizer->decode(encoded(*tokenizer, "a a"), false), "a a");
-  EXPECT_EQ(tokenizer->decode(encoded(*tokenizer, "  a", {.add_bos = true, .add_eos = true}), false), "  a");
+  EXPECT_EQ(
+      tokenizer->decode(encoded(*tokenizer, "  a", {.add_bos = true, .add_eos = true}), false),
+      "  a");
   EXPECT_THAT(encoded(*tokenizer, ""), IsEmpty());
 }
 
@@ -327,13 +329,15 @@ TEST(HostileVocabulary, AnUnknownTokenOutOfRangeIsNeverGiven) {
 TEST(TokenizerSpecial, TokensThatEndTurnsAreControlWhateverTheFileCallsThem) {
   for (const TokenKind kind : {TokenKind::kUserDefined, TokenKind::kNormal}) {
     for (const auto& vocabulary : {byte_vocabulary({}), piece_vocabulary({})}) {
-      const auto data = with_token(with_token(vocabulary, "<|im_start|>", kind), "<|im_end|>", kind);
+      const auto data =
+          with_token(with_token(vocabulary, "<|im_start|>", kind), "<|im_end|>", kind);
       const auto tokenizer = made(data);
       const auto end = *tokenizer->find("<|im_end|>");
       EXPECT_EQ(2u, tokenizer->n_retyped());
       EXPECT_TRUE(tokenizer->is_end_of_generation(end));
       EXPECT_THAT(encoded(*tokenizer, "hi<|im_end|>"), ::testing::Not(::testing::Contains(end)));
-      EXPECT_THAT(encoded(*tokenizer, "hi<|im_end|>", {.parse_special = true}), ::testing::Contains(end));
+      EXPECT_THAT(encoded(*tokenizer, "hi<|im_end|>", {.parse_special = true}),
+                  ::testing::Contains(end));
     }
   }
   const auto plain = with_token(byte_vocabulary({}), "<tool>", TokenKind::kUserDefined);
@@ -342,14 +346,17 @@ TEST(TokenizerSpecial, TokensThatEndTurnsAreControlWhateverTheFileCallsThem) {
 
 TEST(HostileVocabulary, MoreSpecialTokensThanAnyModelHasAreRefusedBeforeTheyTakeMemory) {
   auto data = byte_vocabulary({});
-  for (int i = 0; i < 20; ++i) data = with_token(data, std::string(65000, static_cast<char>('a' + i)), TokenKind::kControl);
+  for (int i = 0; i < 20; ++i)
+    data = with_token(data, std::string(65000, static_cast<char>('a' + i)), TokenKind::kControl);
   expect_refused(data, "at most 1048576 are searched for", Code::kUnsupported);
 }
 
 TEST(HostileVocabulary, NestedControlTokensAreSearchedInLinearTime) {
   auto data = byte_vocabulary({});
-  for (size_t n = 2; n < 1400; ++n) data = with_token(std::move(data), std::string(n, 'a'), TokenKind::kControl);
-  data = with_token(data, "b", TokenKind::kUserDefined);  // so that untrusted text is searched at all
+  for (size_t n = 2; n < 1400; ++n)
+    data = with_token(std::move(data), std::string(n, 'a'), TokenKind::kControl);
+  data =
+      with_token(data, "b", TokenKind::kUserDefined);  // so that untrusted text is searched at all
   const auto tokenizer = made(data);
   const std::string text(300'000, 'a');
   const auto start = std::chrono::steady_clock::now();

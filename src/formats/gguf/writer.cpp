@@ -158,7 +158,9 @@ Status GgufWriter::begin() {
   return error_;
 }
 
-Status GgufWriter::write(std::span<const std::byte> bytes) { return with_space(file_->write(bytes)); }
+Status GgufWriter::write(std::span<const std::byte> bytes) {
+  return with_space(file_->write(bytes));
+}
 
 Status GgufWriter::append(std::span<const std::byte> weights) {
   if (!error_.ok()) return error_;

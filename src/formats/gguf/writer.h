@@ -88,8 +88,8 @@ class GgufWriter {
   uint64_t weight_bytes_ = 0;  // with padding
 
   std::optional<AtomicFile> file_;  // between begin() and finish()
-  size_t current_ = 0;         // tensor that append() writes
-  uint64_t current_done_ = 0;  // bytes of it
+  size_t current_ = 0;              // tensor that append() writes
+  uint64_t current_done_ = 0;       // bytes of it
   Status error_;
 };
 

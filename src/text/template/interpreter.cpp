@@ -379,7 +379,8 @@ Result<Value> Interpreter::call(const Value& callee, const Arguments& arguments)
   }
   const Callable& function = callee.as_callable();
   if (function.macro == nullptr) {
-    TANDEM_RETURN_IF_ERROR(charge_inputs(function.method != nullptr ? &function.self : nullptr, arguments));
+    TANDEM_RETURN_IF_ERROR(
+        charge_inputs(function.method != nullptr ? &function.self : nullptr, arguments));
   }
   if (function.builtin != nullptr) return function.builtin(*this, arguments);
   if (function.method != nullptr) return function.method(*this, function.self, arguments);

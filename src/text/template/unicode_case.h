@@ -13,6 +13,7 @@ struct CaseRange {
   int32_t distance;
 };
 
+// clang-format off
 constexpr CaseRange kUpperRanges[] = {
     {0xB5, 0xB5, 1, 743}, {0xE0, 0xF6, 1, -32}, {0xF8, 0xFE, 1, -32}, {0xFF, 0xFF, 1, 121},
     {0x101, 0x12F, 2, -1}, {0x131, 0x131, 1, -232}, {0x133, 0x137, 2, -1}, {0x13A, 0x148, 2, -1},
@@ -128,5 +129,6 @@ constexpr CaseRange kLowerRanges[] = {
     {0x10594, 0x10595, 1, 39}, {0x10C80, 0x10CB2, 1, 64}, {0x118A0, 0x118BF, 1, 32},
     {0x16E40, 0x16E5F, 1, 32}, {0x1E900, 0x1E921, 1, 34},
 };
+// clang-format on
 
 }  // namespace tandem::jinja

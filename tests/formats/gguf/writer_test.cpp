@@ -137,14 +137,16 @@ TEST_F(GgufWriterTest, SaysBeforehandThatTheDriveIsTooSmall) {
 }
 
 TEST_F(GgufWriterTest, ADriveThatFillsUpIsAnErrorAndLeavesNothing) {
-  if (::mount("none", folder_.path().c_str(), "tmpfs", 0, "size=256k") != 0) GTEST_SKIP() << "no right to mount";
+  if (::mount("none", folder_.path().c_str(), "tmpfs", 0, "size=256k") != 0)
+    GTEST_SKIP() << "no right to mount";
   const std::vector<std::byte> filler(200 << 10);
   GgufWriter writer(path_);
   Status status = add_tensor(writer, "w", DType::kF32, {32 << 10});
   if (status.ok()) status = writer.begin();
   {
     std::ofstream other(folder_ / "other");  // takes the space after it was counted
-    other.write(reinterpret_cast<const char*>(filler.data()), static_cast<std::streamsize>(filler.size()));
+    other.write(reinterpret_cast<const char*>(filler.data()),
+                static_cast<std::streamsize>(filler.size()));
   }
   if (status.ok()) status = writer.append(ramp(128 << 10));
   const size_t n_files = files_in_folder();

@@ -1,8 +1,8 @@
-#include "text/byte_alphabet.h"
+#include "formats/byte_alphabet.h"
 
 #include <array>
 
-#include "text/utf8.h"
+#include "base/utf8.h"
 
 namespace tandem::byte_alphabet {
 namespace {
