@@ -382,7 +382,8 @@ TANDEM_API tandem_code tandem_session_next_event(tandem_session* session, int ti
 TANDEM_API tandem_code tandem_session_event_fd(tandem_session* session, int* fd,
                                                tandem_error** error) TANDEM_NOEXCEPT;
 /* Events go to `callback` instead of the queue, on a thread of this session's own; NULL goes back to the queue.
- * TANDEM_ERROR_BUSY while a request runs or a thread waits in tandem_session_next_event. */
+ * TANDEM_ERROR_BUSY while a request runs or a thread waits in tandem_session_next_event.  After an error events go to the
+ * queue. */
 typedef void (*tandem_event_fn)(void* user, const tandem_event* event);
 TANDEM_API tandem_code tandem_session_set_callback(tandem_session* session,
                                                    tandem_event_fn callback, void* user,
@@ -411,7 +412,7 @@ TANDEM_API tandem_code tandem_session_fork(tandem_session* session, tandem_sessi
                                            tandem_error** error) TANDEM_NOEXCEPT;
 /* The whole state with the model's fingerprint, readable by its owner; atomic: the old file or the new one.  Loading replaces
  * what the session holds; another model's or a damaged file is refused and changes nothing.  The fingerprint covers the
- * header and a part of every tensor: a model that was trained, merged or quantised otherwise is another one; a few bytes
+ * header and a part of every tensor (of 4096, where there are more): a model that was trained, merged or quantised otherwise is another one; a few bytes
  * changed on purpose are not noticed. */
 TANDEM_API tandem_code tandem_session_save(tandem_session* session, const char* path,
                                            tandem_error** error) TANDEM_NOEXCEPT;

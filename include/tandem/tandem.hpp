@@ -428,7 +428,7 @@ class Session {
   }
   void cancel() { tandem_session_cancel(handle_.get()); }
 
-  // visit(index, logits) for each token, on a thread of the library; false stops. Blocks.
+  // visit(index, logits) for each token, on the calling thread; false stops. Blocks.
   using LogitsFunction = std::function<bool(size_t, std::span<const float>)>;
   Expected<> evaluate(std::span<const int32_t> tokens, const LogitsFunction& visit = {}) {
     const auto forward = [](void* user, size_t index, const float* logits, size_t n_vocabulary) {

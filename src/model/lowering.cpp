@@ -43,11 +43,17 @@ bool independent_of_step(const Program& program, const Step& step, const Op& op)
   return true;
 }
 
+// These read rows of others than the one they write, so they cannot share a step with what makes their input.
+bool reads_other_rows(OpKind kind) {
+  return kind == OpKind::kGatherPairs || kind == OpKind::kCombine || kind == OpKind::kGatherOutputs;
+}
+
 bool joins(const Program& program, const Step& step, const Op& op) {
   if (step.n_ops == 0 || step_kind(op.kind) != step.kind) return false;
   switch (step.kind) {
     case StepKind::kRows:
-      return step.rows == op_rows(program, op);
+      return step.rows == op_rows(program, op) &&
+             (!reads_other_rows(op.kind) || independent_of_step(program, step, op));
     case StepKind::kMatmuls:
     case StepKind::kExpertMatmuls:
       return independent_of_step(program, step, op);

@@ -150,14 +150,15 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   const OpenReadFile open_again = [&model](const std::filesystem::path& path, ReadFile::Mode mode) {
     return model.open_again(path, mode);
   };
-  TANDEM_ASSIGN_OR_RETURN(engine->fingerprint_, fingerprint_of(model.file(), open_again));
+  TANDEM_ASSIGN_OR_RETURN(engine->fingerprint_,
+                          fingerprint_of(model.file(), open_again, or_never(options.cancel)));
   TANDEM_ASSIGN_OR_RETURN(engine->store_, BlockStore::create(model.file().paths(), program.blocks,
                                                              options.store, open_again));
   const Clock::time_point start = Clock::now();
   const CancelFlag& cancel = or_never(options.cancel);
   TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, cancel));
   TANDEM_RETURN_IF_ERROR(
-      check_weights(program, *engine->store_, n_threads, options.progress, cancel));
+      check_weights(model.file(), program, *engine->store_, n_threads, options.progress, cancel));
   engine->info_.load_seconds = seconds_since(start);
   const BlockStoreReport loaded = engine->store_->report();
   engine->info_.read_mode = read_mode_text(loaded);
@@ -190,21 +191,30 @@ Engine::~Engine() {
 }
 
 Status Engine::attach(Session* session) {
+  const uint64_t free_bytes = available_bytes();  // reads files, so not under the lock
   std::lock_guard lock(mutex_);
-  uint64_t promised = session->kv_bytes();  // and not yet taken from what is free
-  for (const Session* other : sessions_) promised += other->kv_bytes() - other->kv_touched_bytes();
-  const uint64_t needed = promised + kReserveBytes;
-  const uint64_t free_bytes = available_bytes();
-  if (needed > free_bytes && !force_) {
-    return out_of_memory("a session needs " + format_bytes(session->kv_bytes()) +
-                         " for its KV cache, " + format_bytes(promised - session->kv_bytes()) +
-                         " are promised to the " + std::to_string(sessions_.size()) + " others, " +
-                         format_bytes(free_bytes) + " are free")
-        .with_bytes(needed, free_bytes)
-        .suggest("use a smaller context, or free sessions");
-  }
+  TANDEM_RETURN_IF_ERROR(check_room("a session", session->kv_bytes(), free_bytes));
   sessions_.push_back(session);
   return ok_status();
+}
+
+Status Engine::admit(const std::string& what, uint64_t bytes) const {
+  const uint64_t free_bytes = available_bytes();
+  std::lock_guard lock(mutex_);
+  return check_room(what, bytes, free_bytes);
+}
+
+Status Engine::check_room(const std::string& what, uint64_t bytes, uint64_t free_bytes) const {
+  uint64_t promised = 0;  // to sessions, and not yet taken from what is free
+  for (const Session* other : sessions_) promised += other->kv_bytes() - other->kv_touched_bytes();
+  const uint64_t needed = bytes + promised + kReserveBytes;
+  if (needed <= free_bytes || force_) return ok_status();
+  return out_of_memory(what + " needs " + format_bytes(bytes) + " for its KV cache, " +
+                       format_bytes(promised) + " are promised to the " +
+                       std::to_string(sessions_.size()) + " sessions there are, " +
+                       format_bytes(free_bytes) + " are free")
+      .with_bytes(needed, free_bytes)
+      .suggest("use a smaller context, or free sessions");
 }
 
 void Engine::detach(Session* session) {

@@ -65,6 +65,8 @@ class Engine {
   // Sessions with work stand in a ring; the worker calls Session::step() of each in turn.
   // Errors: kOutOfMemory when the KV cache of all sessions would not fit, unless forced.
   Status attach(Session* session);
+  // May this much be taken beside what sessions were promised?  Errors: as attach().
+  Status admit(const std::string& what, uint64_t bytes) const;
   void detach(Session* session);  // returns when the worker has left the session
   void wake();                    // something may have become runnable
   void wake_for(
@@ -75,6 +77,8 @@ class Engine {
  private:
   explicit Engine(const Model& model) : model_(model) {}
   void serve();
+  // Requires mutex_.
+  Status check_room(const std::string& what, uint64_t bytes, uint64_t free_bytes) const;
   void note(const std::string& text) const;
 
   // Constant after create().

@@ -25,9 +25,9 @@ EventQueue::EventQueue(size_t capacity, int fd) : fd_(fd), ring_(capacity + 1) {
 
 EventQueue::~EventQueue() { ::close(fd_); }
 
-bool EventQueue::has_room() const {
+bool EventQueue::has_room(size_t n_events) const {
   std::lock_guard lock(mutex_);
-  return size_ + 1 < ring_.size();
+  return size_ + n_events < ring_.size();
 }
 
 void EventQueue::push(const Event& event) {
@@ -66,7 +66,7 @@ bool EventQueue::pop(std::chrono::milliseconds timeout, Event& event) {
       filled_.wait_for(lock, timeout, ready);
     }
     if (size_ == 0) return false;
-    event = ring_[first_];
+    std::swap(event, ring_[first_]);
     first_ = (first_ + 1) % ring_.size();
     --size_;
     if (size_ == 0) {

@@ -54,12 +54,13 @@ class EventQueue {
   EventQueue& operator=(const EventQueue&) = delete;
 
   // One slot beyond the capacity is kept for the last event of a request.
-  bool has_room() const;
+  bool has_room(size_t n_events = 1) const;
   // Requires: has_room(), or the last event of a request that was submitted while there was room.
   void push(const Event& event);
   // The same without copying; `event` is left unspecified.
   void push_last(Event& event) noexcept;
-  // Waits up to the time-out (negative: for ever) and copies the next event; false when there is none.
+  // Waits up to the time-out (negative: for ever) and gives the next event, keeping what was in `event` for reuse; false
+  // when there is none.
   bool pop(std::chrono::milliseconds timeout, Event& event);
   // From interrupt() until resume() no pop() waits, not even one that waits already.
   void interrupt() { set_interrupted(true); }

@@ -61,7 +61,8 @@ Status add_sample(const ReadFile& file, const Extent& extent, size_t index, Hash
 
 }  // namespace
 
-Result<uint64_t> fingerprint_of(const GgufFile& file, const OpenReadFile& open_file) {
+Result<uint64_t> fingerprint_of(const GgufFile& file, const OpenReadFile& open_file,
+                                const CancelFlag& cancel) {
   Hash hash;
   add_header(file, hash);
   std::vector<std::unique_ptr<ReadFile>> parts;
@@ -73,6 +74,7 @@ Result<uint64_t> fingerprint_of(const GgufFile& file, const OpenReadFile& open_f
   const std::span<const TensorInfo> tensors = file.tensors();
   const size_t n_samples = std::min(tensors.size(), kMaxSamples);
   for (size_t i = 0; i < n_samples; ++i) {
+    if (cancel.cancelled()) return cancelled("cancelled before the weights were read");
     const Extent& extent = tensors[tensors.size() * i / n_samples].extent;
     TANDEM_RETURN_IF_ERROR(add_sample(*parts[extent.file_index], extent, i, hash));
   }

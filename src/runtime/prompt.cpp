@@ -18,7 +18,10 @@ size_t common_length(const std::vector<TokenId>& a, const std::vector<TokenId>& 
 class RenderedText {
  public:
   explicit RenderedText(const std::vector<RenderedPiece>& pieces) : pieces_(pieces) {
-    for (const RenderedPiece& piece : pieces) text_ += piece.text;
+    for (const RenderedPiece& piece : pieces) {
+      text_ += piece.text;
+      ends_.push_back(text_.size());
+    }
   }
 
   // True when `bytes` stand at `offset`; those of a control token must come from the template whole.
@@ -38,17 +41,17 @@ class RenderedText {
 
  private:
   bool trusted(size_t begin, size_t end) const {
-    size_t at = 0;
-    for (const RenderedPiece& piece : pieces_) {
-      const bool overlaps = at < end && begin < at + piece.text.size();
-      if (overlaps && !piece.trusted) return false;
-      at += piece.text.size();
+    const auto first = std::upper_bound(ends_.begin(), ends_.end(), begin) - ends_.begin();
+    for (auto i = static_cast<size_t>(first); i < pieces_.size(); ++i) {
+      if (!pieces_[i].trusted && !pieces_[i].text.empty()) return false;
+      if (ends_[i] >= end) break;
     }
     return true;
   }
 
   const std::vector<RenderedPiece>& pieces_;
   std::string text_;
+  std::vector<size_t> ends_;  // of each piece in the text
 };
 
 // Where in the rendered text the held tokens end, if all of them spell its start.  A model may have written its answer with

@@ -94,6 +94,9 @@ Status Session::start(std::unique_ptr<Run> run) {
   } catch (const std::system_error& error) {
     running_.store(false, std::memory_order_release);
     return status_from_errno(error.code().value(), "thread for a prompt");
+  } catch (const std::bad_alloc&) {
+    running_.store(false, std::memory_order_release);
+    return no_memory_;
   }
   return ok_status();
 }
@@ -204,21 +207,28 @@ Status Session::set_callback(EventCallback callback) {
   if (!callback_) return ok_status();
   // A Consumer looks at these two in the other order, so one of both sees the other.
   delivering_.store(true);
-  if (consuming_.load()) {
+  Status status = consuming_.load() ? busy("a thread is waiting for this session's next event")
+                                    : start_delivery();
+  if (!status.ok()) {
     delivering_.store(false);
-    return busy("a thread is waiting for this session's next event");
+    callback_ = nullptr;
   }
+  return status;
+}
+
+Status Session::start_delivery() {
   try {
     deliverer_ = start_thread([this] { deliver(); });
   } catch (const std::system_error& error) {
-    delivering_.store(false);
     return status_from_errno(error.code().value(), "thread for callbacks");
+  } catch (const std::bad_alloc&) {
+    return no_memory_;
   }
   return ok_status();
 }
 
-// Until it is told to end and nothing is left to deliver.
-void Session::deliver() {
+// Until it is told to end and nothing is left to deliver.  Takes no memory.
+void Session::deliver() noexcept {
   Event event;
   for (;;) {
     if (queue_->pop(std::chrono::milliseconds(-1), event)) {

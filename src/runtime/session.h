@@ -62,7 +62,7 @@ class Session {
     Status status_;
   };
   int event_descriptor() const { return queue_->descriptor(); }
-  // kBusy while a request runs or a Consumer waits.
+  // kBusy while a request runs or a Consumer waits.  After an error no callback is set.
   Status set_callback(EventCallback callback);
 
   Result<std::vector<TokenId>> tokens() const;
@@ -92,7 +92,8 @@ class Session {
   void run_prepared();  // hands the prepared request to the engine
   void wait_until_ended();
   bool take_logits(const LogitsCallback& callback);
-  void deliver();
+  Status start_delivery();
+  void deliver() noexcept;
   void stop_delivery();
 
   // On the session's own thread, or the caller's for tokens.
@@ -103,7 +104,7 @@ class Session {
   Status run_phase() noexcept;
   Status evaluate_chunk();
   Status hand_logits_over(size_t n);
-  void give_progress(double n_evaluated) noexcept;
+  void give_progress(double share) noexcept;
   Status generate();
   Status choose_token();
   void give_token(TokenId token, float log_probability);

@@ -161,6 +161,8 @@ Status load_session_file(const std::filesystem::path& path, const Engine& engine
                      sizeof(Header));
     }
   }
+  TANDEM_RETURN_IF_ERROR(
+      engine.admit("reading " + path.string(), state.layout().bytes_for(header.n_tokens)));
   TANDEM_ASSIGN_OR_RETURN(const std::unique_ptr<SequenceState> fresh,
                           SequenceState::create(state.layout(), state.capacity()));
   TANDEM_RETURN_IF_ERROR(fresh->restore_from(header.n_tokens, [&](std::span<std::byte> groups) {

@@ -139,7 +139,8 @@ void Session::give_progress(double share) noexcept {
   const double done = static_cast<double>(run.n_done) + share * static_cast<double>(run.n_chunk);
   const double total = static_cast<double>(run.pending.size());
   const bool end = done >= total && elapsed > 0.1;
-  if ((elapsed < run.next_progress_seconds && !end) || !queue_->has_room()) return;
+  // The token that the same step may give goes before progress.
+  if ((elapsed < run.next_progress_seconds && !end) || !queue_->has_room(2)) return;
   run.next_progress_seconds = elapsed + 0.1;
   event_.kind = EventKind::kProgress;
   event_.text.clear();

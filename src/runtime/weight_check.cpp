@@ -34,22 +34,27 @@ std::vector<Piece> cut(const Program& program) {
   return pieces;
 }
 
-Status not_finite(const Program& program, const Weight& weight, uint64_t offset) {
-  const BlockSpec& block = program.blocks[weight.block];
-  static constexpr const char* kParts[] = {" gate", " up", " down"};
-  const std::string name = block.name + (block.extents.size() > 1 ? kParts[weight.extent] : "");
+// `byte`: from the start of the weight.
+Status not_finite(const GgufFile& file, const Program& program, const Weight& weight,
+                  uint64_t byte) {
+  const Extent& extent = program.blocks[weight.block].extents[weight.extent];
+  const uint64_t offset = extent.offset + byte;
+  const TensorInfo* tensor = file.tensor_at(extent.file_index, offset);
+  const std::string name(tensor != nullptr ? tensor->name : "");
   return corrupt("tensor " + name + " (" + std::string(dtype_info(weight.type).name) +
-                 ") holds a value at its byte " + std::to_string(offset) +
-                 " that is not a finite number: the file is damaged")
+                 ") holds a value at byte " + std::to_string(offset) +
+                 " of the file that is not a finite number: the file is damaged")
+      .in_file(file.paths()[extent.file_index])
       .in_tensor(name)
-      .at_offset(block.extents[weight.extent].offset + offset)
+      .at_offset(offset)
       .suggest("download or convert the model again");
 }
 
 }  // namespace
 
-Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads,
-                     const ProgressCallback& progress, const CancelFlag& cancel) {
+Status check_weights(const GgufFile& file, const Program& program, const BlockStore& store,
+                     unsigned n_threads, const ProgressCallback& progress,
+                     const CancelFlag& cancel) {
   const std::vector<Piece> pieces = cut(program);
   uint64_t total = 0;
   for (const Piece& piece : pieces) total += piece.bytes;
@@ -60,7 +65,7 @@ Status check_weights(const Program& program, const BlockStore& store, unsigned n
     const Piece& piece = pieces[i];
     const std::byte* data = store.data(piece.weight->block, piece.weight->extent) + piece.begin;
     const std::optional<uint64_t> bad = find_not_finite(piece.weight->type, {data, piece.bytes});
-    if (bad) return not_finite(program, *piece.weight, piece.begin + *bad);
+    if (bad) return not_finite(file, program, *piece.weight, piece.begin + *bad);
     done.fetch_add(piece.bytes, std::memory_order_relaxed);
     if (std::this_thread::get_id() == caller)
       meter.report(std::min(done.load(std::memory_order_relaxed), total - 1));

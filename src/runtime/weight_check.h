@@ -3,6 +3,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "formats/gguf/gguf.h"
 #include "memory/block_store.h"
 #include "model/program.h"
 
@@ -12,7 +13,8 @@ namespace tandem {
 // Requires: the store is resident.
 // Progress is reported on this thread, in bytes.
 // Errors: kCorrupt naming the tensor, and the byte within it, of the first that is not finite; kCancelled.
-Status check_weights(const Program& program, const BlockStore& store, unsigned n_threads,
-                     const ProgressCallback& progress, const CancelFlag& cancel);
+Status check_weights(const GgufFile& file, const Program& program, const BlockStore& store,
+                     unsigned n_threads, const ProgressCallback& progress,
+                     const CancelFlag& cancel);
 
 }  // namespace tandem

@@ -1,6 +1,7 @@
 // Counts every allocation of the process while an engine decodes.  A program of its own, because it
 // replaces malloc; under sanitizers, which do so themselves, it counts nothing and skips.
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -16,7 +17,14 @@ std::atomic<uint64_t> n_allocations{0};
 // While set, only the thread that set it gets memory.
 std::atomic<bool> failing{false};
 thread_local bool exempt = false;
-[[maybe_unused]] bool fails() { return failing.load(std::memory_order_relaxed) && !exempt; }
+// This thread's n-th allocation from now on fails; 0: none.
+thread_local int n_until_failure = 0;
+[[maybe_unused]] bool fails() {
+  const bool now = n_until_failure > 0 && --n_until_failure == 0;
+  if (!now && (!failing.load(std::memory_order_relaxed) || exempt)) return false;
+  errno = ENOMEM;
+  return true;
+}
 [[maybe_unused]] void count() {
   if (counting.load(std::memory_order_relaxed))
     n_allocations.fetch_add(1, std::memory_order_relaxed);
@@ -179,6 +187,58 @@ class WithoutMemory : public ::testing::Test {
   const Loaded loaded_{golden_model("qwen3moe")};
   const SessionPtr session_ = loaded_.session();
 };
+
+// Calls `call` with its first, second, ... allocation failing until it succeeds; how often it failed.
+template <typename Call>
+int fail_every_allocation_of(Call call) {
+  for (int n = 1; n < 1000; ++n) {
+    n_until_failure = n;
+    const tandem_code code = call();
+    const bool failed_one = n_until_failure == 0;
+    n_until_failure = 0;
+    if (!failed_one) {
+      EXPECT_EQ(TANDEM_OK, code);
+      return n - 1;
+    }
+    if (code == TANDEM_OK) continue;  // it could do without
+    // A thread without memory for its stack is one that the system refuses.
+    EXPECT_THAT(code, ::testing::AnyOf(TANDEM_ERROR_OUT_OF_MEMORY, TANDEM_ERROR_IO));
+  }
+  ADD_FAILURE() << "never succeeds";
+  return 0;
+}
+
+TEST_F(WithoutMemory, ASubmissionThatFailsAnywhereLeavesTheSessionUsable) {
+  tandem_request request = TANDEM_INIT(tandem_request);
+  request.text = "to be";
+  request.text_bytes = std::strlen(request.text);
+  request.max_tokens = 2;
+  const int n_failed = fail_every_allocation_of([&] {
+    const tandem_code code = tandem_session_submit(session_.get(), &request, nullptr);
+    if (code == TANDEM_OK) {
+      const int n_left = std::exchange(n_until_failure, 0);
+      drain(session_.get());
+      n_until_failure = n_left;
+    }
+    return code;
+  });
+  EXPECT_GT(n_failed, 3);
+  expect_usable();
+}
+
+TEST_F(WithoutMemory, ACallbackThatCannotBeSetLeavesTheQueueInUse) {
+  const auto ignore = [](void*, const tandem_event*) {};
+  const int n_failed = fail_every_allocation_of([&] {
+    const tandem_code code = tandem_session_set_callback(session_.get(), ignore, nullptr, nullptr);
+    const int n_left = std::exchange(n_until_failure, 0);
+    if (code != TANDEM_OK) expect_usable();
+    n_until_failure = n_left;
+    return code;
+  });
+  EXPECT_GT(n_failed, 0);
+  ASSERT_EQ(TANDEM_OK, tandem_session_set_callback(session_.get(), nullptr, nullptr, nullptr));
+  expect_usable();
+}
 
 TEST_F(WithoutMemory, ARequestWhosePromptCannotBeTokenizedEndsWithAnError) {
   tandem_request request = TANDEM_INIT(tandem_request);

@@ -55,6 +55,29 @@ TEST_F(DeliveryTest, ACallbackIsRefusedWhileAThreadWaitsForEvents) {
   waiter.join();
 }
 
+TEST_F(DeliveryTest, TheLastEventIsTheLastInAQueueOfOneHoweverSlowItsConsumer) {
+  // One step reports progress, gives a token and ends at a stop text.
+  TokenRequest request(some_tokens(5000), 3, greedy(loaded_.model.get()));
+  const std::string first_text = [&] {
+    const SessionPtr session = loaded_.session();
+    return ask(session.get(), request.request).text;
+  }();
+  ASSERT_FALSE(first_text.empty());
+  const std::string stop_text = first_text.substr(0, 1);
+  const char* stop = stop_text.c_str();
+  request.request.stop = &stop;
+  request.request.n_stop = 1;
+  const SessionPtr session = loaded_.session(0, /*queue_events=*/1);
+  submit(session.get(), request.request);
+  std::vector<tandem_event_kind> kinds;
+  while (kinds.empty() || kinds.back() != TANDEM_EVENT_DONE) {
+    std::this_thread::sleep_for(kSanitized ? 500ms : 150ms);
+    kinds.push_back(next(session.get()).kind);
+  }
+  EXPECT_EQ(1, std::count(kinds.begin(), kinds.end(), TANDEM_EVENT_TOKEN));
+  EXPECT_EQ(TANDEM_EVENT_NONE, next(session.get(), 200).kind) << "after the last event";
+}
+
 TEST_F(DeliveryTest, FreeingASessionStillGivesItsCallbackTheLastEvent) {
   const auto tokens = endless();
   tandem_request text = TANDEM_INIT(tandem_request);  // freed while it is tokenized

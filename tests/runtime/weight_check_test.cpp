@@ -49,7 +49,13 @@ TEST_F(WeightCheck, SoundWeightsPass) { EXPECT_THAT(load(2), is_ok()); }
 
 TEST_F(WeightCheck, NamesTheTensorThatHoldsAnInfinity) {
   damage("blk.1.ffn_up.weight", kInfinity);
-  EXPECT_THAT(load(2), fails_with(Code::kCorrupt, HasSubstr("blk.1.ffn_up.weight")));
+  const Status status = load(2);
+  EXPECT_THAT(status, fails_with(Code::kCorrupt, HasSubstr("blk.1.ffn_up.weight")));
+  EXPECT_EQ("blk.1.ffn_up.weight", status.tensor());
+  EXPECT_EQ(path_.string(), status.file());
+  const auto file = GgufFile::open(path_);
+  ASSERT_THAT(file, is_ok());
+  EXPECT_EQ(file->find_tensor("blk.1.ffn_up.weight")->extent.offset, status.offset());
 }
 
 TEST_F(WeightCheck, NamesTheSameOfSeveralForAnyNumberOfThreads) {

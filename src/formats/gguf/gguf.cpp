@@ -73,6 +73,17 @@ const TensorInfo* GgufFile::find_tensor(std::string_view name) const {
   return place == nullptr ? nullptr : &tensors_[*place];
 }
 
+const TensorInfo* GgufFile::tensor_at(uint32_t file_index, uint64_t offset) const {
+  for (const TensorInfo& tensor : tensors_) {
+    const Extent& extent = tensor.extent;
+    if (extent.file_index == file_index && offset >= extent.offset &&
+        offset - extent.offset < extent.bytes) {
+      return &tensor;
+    }
+  }
+  return nullptr;
+}
+
 const MetadataEntry* GgufFile::find(std::string_view key) const {
   const uint32_t* place =
       find_by_name(metadata_by_key_, key, [&](uint32_t i) { return metadata_[i].key; });

@@ -102,6 +102,8 @@ class GgufFile {
 
   std::span<const TensorInfo> tensors() const { return tensors_; }  // in the order of the files
   const TensorInfo* find_tensor(std::string_view name) const;       // null when absent
+  // The one whose weights include this byte of the file_index-th file; null when none does.
+  const TensorInfo* tensor_at(uint32_t file_index, uint64_t offset) const;
 
   std::span<const MetadataEntry> metadata() const { return metadata_; }  // in the order of the file
   const MetadataEntry* find(std::string_view key) const;                 // null when absent
