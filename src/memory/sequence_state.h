@@ -15,12 +15,9 @@
 #include <span>
 
 #include "base/result.h"
+#include "device/operation.h"
 
 namespace tandem {
-
-enum class KvType : int { kF16 = 0, kF32 = 1 };
-
-inline constexpr int64_t kPageTokens = 64;
 
 struct KvLayout {
   int64_t n_layers = 0;

@@ -9,11 +9,6 @@
 
 namespace tandem {
 
-enum class RopeStyle {
-  kNormal,  // rotates neighbours: (x[2i], x[2i+1])
-  kNeox,    // rotates halves: (x[i], x[i + n_rot/2])
-};
-
 struct Architecture {
   std::string_view name;  // general.architecture
   RopeStyle rope = RopeStyle::kNormal;

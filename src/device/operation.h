@@ -1,0 +1,141 @@
+// An operation of a Program made ready for one processor: what is computed, and where its operands
+// lie in that processor's memory.
+//
+// The same struct is computed by the thread team on the CPU, by the mirror device (both through
+// host_compute.h) and by CUDA kernels.  Everything in it is constant from step to step, so that a
+// captured graph stays valid; what varies stands in the StepInput, in the processor's memory too.
+//
+// Threading and ownership: plain data; refers to memory that its maker keeps alive.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace tandem {
+
+// How many rows a value has in a step of T tokens with U experts each and R rows of logits.
+enum class RowSpace : uint8_t {
+  kTokens,   // T
+  kPairs,    // T*U, one row per (token, expert), grouped by expert
+  kOutputs,  // R
+  kStep,     // 1
+};
+
+// "updates" means that out is also in[0] and is overwritten.
+enum class OpKind : uint8_t {
+  kEmbed,          // out [T,D] = row ids[t] of the weight [V,D]
+  kRopeAngles,     // out [T,n_rot] = cos, then sin, of the position's angles
+  kNorm,           // out = RMS norm of in[0], times the weight
+  kQuantize,       // out (Q8A) = in[0] in int8 blocks of 32
+  kMatmul,         // out [T,N] = in[0] [T,K] x weight [N,K]
+  kBias,           // updates: += weight
+  kHeadNorm,       // updates: RMS norm of each head of head_width, times the weight [E]
+  kRope,           // updates: rotates each head by the angles in in[1]
+  kStoreKv,        // appends keys in[0] and values in[1] to the layer's pages
+  kAttend,         // out [T,H*E] = attention of queries in[0] over the layer's pages
+  kAdd,            // updates: += in[1]
+  kSiluMul,        // out = silu(in[0]) * in[1]
+  kRoute,          // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
+  kListPairs,      // in[0] ids: out lists of pairs by expert
+  kGatherPairs,    // out [T*U,..] = rows of in[0] in the order of the lists in[1]
+  kExpertMatmul,   // out [T*U,N] = in[0] x weight of each row's expert, lists in[1]
+  kCombine,        // out [T,D] = sum over u, in order, of in[2][t,u] * row of pair (t,u) of in[0]; lists in[1]
+  kGatherOutputs,  // out [R,D] = rows of in[0] whose logits are wanted
+  // Only in Schedules of two processors, between what each of them computed:
+  kTakePairs,  // out [T*U,..] = rows of in[0] of those pairs whose expert the other processor computes; lists in[1]
+};
+
+enum class RopeStyle : uint8_t {
+  kNormal,  // pairs (2i, 2i+1)
+  kNeox,    // pairs (i, i + n_rot/2)
+};
+
+enum class KvType : int { kF16 = 0, kF32 = 1 };
+
+inline constexpr int64_t kPageTokens = 64;
+
+// The numbers of a model that operations need.
+struct OperationConstants {
+  int64_t n_heads = 0, n_kv_heads = 0, head_width = 0;  // H, G, E
+  int64_t n_rot = 0;                                    // leading elements of a head that are rotated
+  int64_t n_experts = 0, n_experts_used = 0;            // X, U
+  int64_t sliding_window = 0;                           // 0: none
+  float norm_epsilon = 0;
+  RopeStyle rope = RopeStyle::kNormal;
+  double rope_magnitude = 1;
+  KvType kv_type = KvType::kF16;
+
+  size_t kv_element_bytes() const { return kv_type == KvType::kF16 ? 2 : 4; }
+  // One key-value head of a page: [64,E].
+  size_t kv_head_bytes() const { return static_cast<size_t>(kPageTokens * head_width) * kv_element_bytes(); }
+  size_t kv_page_bytes() const { return static_cast<size_t>(n_kv_heads) * kv_head_bytes(); }
+};
+
+// What varies from step to step.  Lies in the memory of the processor that reads it, and so do the arrays.
+struct StepInput {
+  int64_t n_tokens = 0;        // T
+  int64_t first_position = 0;  // of token 0
+  int64_t first_output = 0;    // row of the step that output row 0 shows
+  int64_t n_outputs = 0;       // R
+  const int32_t* ids = nullptr;              // [T]
+  // [pages] where the keys and values of 64 positions lie that this processor has, null where it has them not: for
+  // its kv_slot-th layer K at kv_slot * 2 * kv_page_bytes(), V behind it.
+  std::byte* const* pages = nullptr;
+};
+
+// Rows in a processor's memory.  On a device `data` is its address: host code must not follow it.
+struct Operand {
+  std::byte* data = nullptr;
+  size_t row_bytes = 0;  // from one row to the next
+};
+
+struct Operation {
+  OpKind kind = OpKind::kEmbed;
+  RowSpace rows = RowSpace::kTokens;  // of out; of in[0] where there is no out
+  int32_t layer = -1;
+  int32_t kv_slot = -1;  // kStoreKv, kAttend: which of the layers whose pages lie here
+  int64_t width = 0;     // elements of a row of out; of in[0] where there is no out
+  Operand in[3], out, out2;
+
+  // A matrix [rows, cols] or vector [cols] in the file's layout; for kRopeAngles the frequencies, double [n_rot/2].
+  const std::byte* weight = nullptr;
+  DType weight_type = DType::kF32;
+  int64_t weight_rows = 1, weight_cols = 0;
+  size_t weight_row_bytes = 0;
+  // kExpertMatmul, kTakePairs: [X] each expert's matrix; null: the other processor computes it.
+  const std::byte* const* experts = nullptr;
+
+  const OperationConstants* constants = nullptr;  // host memory, read when the operation is submitted
+  const StepInput* step = nullptr;
+
+  // What to add to an address found in memory (step->ids, step->pages[i], experts[e]) to follow it: 0, but in the
+  // mirror, whose threads see device memory elsewhere than its addresses say.
+  ptrdiff_t shift = 0;
+};
+
+// Arrays of int32 behind the lists of kListPairs.  X experts, P = T*U pairs; pair t*U+u is token t's u-th expert.
+struct ExpertLists {
+  int32_t* n_active;  // [1] experts with at least one pair
+  int32_t* active;    // [X] their ids, ascending
+  int32_t* begin;     // [X+1] expert e owns rows begin[e] .. begin[e+1] of the pair-ordered values
+  int32_t* pair_at;   // [P] which pair stands in a row
+  int32_t* row_of;    // [P] in which row a pair stands
+
+  static size_t count(int64_t n_experts, int64_t n_pairs) {
+    return static_cast<size_t>(1 + n_experts + n_experts + 1 + 2 * n_pairs);
+  }
+  // Views `memory` of count(n_experts, capacity) elements.
+  static ExpertLists over(int32_t* memory, int64_t n_experts, int64_t n_pairs) {
+    ExpertLists lists{};
+    lists.n_active = memory;
+    lists.active = lists.n_active + 1;
+    lists.begin = lists.active + n_experts;
+    lists.pair_at = lists.begin + n_experts + 1;
+    lists.row_of = lists.pair_at + n_pairs;
+    return lists;
+  }
+};
+
+}  // namespace tandem
