@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "device/operation.h"
 
 namespace tandem {
 
