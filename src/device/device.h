@@ -33,12 +33,12 @@ enum class FlagId : uint32_t {};
 enum class GraphId : uint32_t {};
 
 struct DeviceInfo {
-  std::string name;          // "mirror", "NVIDIA GeForce RTX 4090"
-  std::string backend;       // "mirror" or "cuda"
-  uint64_t memory_bytes = 0; // that the device has
-  double link_gb_per_s = 0;  // 0: not known yet
+  std::string name;           // "mirror", "NVIDIA GeForce RTX 4090"
+  std::string backend;        // "mirror" or "cuda"
+  uint64_t memory_bytes = 0;  // that the device has
+  double link_gb_per_s = 0;   // 0: not known yet
   double memory_gb_per_s = 0;
-  bool computes = true;      // false: operations only take time (a timed mirror)
+  bool computes = true;  // false: operations only take time (a timed mirror)
 };
 
 // Bytes that an operation reads or writes, in device or host memory.
@@ -73,7 +73,8 @@ class Device {
   virtual Status fill(StreamId stream, std::byte* to, uint8_t value, size_t bytes) = 0;
   // Reads and writes what operands_of() (operation_ranges.h) says, and reads `also_reads`: what is reached through
   // addresses in memory (experts, pages).
-  virtual Status launch(StreamId stream, const Operation& operation, std::span<const MemoryRange> also_reads = {},
+  virtual Status launch(StreamId stream, const Operation& operation,
+                        std::span<const MemoryRange> also_reads = {},
                         std::span<const MemoryRange> also_writes = {}) = 0;
   virtual Status record(StreamId stream, EventId event) = 0;
   // Work submitted to the stream from now on waits for what the event's last record() covered.
@@ -82,7 +83,8 @@ class Device {
   // ---- flags: counters that host threads and streams raise and wait for ----
   virtual Result<FlagId> create_flag() = 0;
   virtual Status stream_set_flag(StreamId stream, FlagId flag, uint32_t value) = 0;
-  virtual Status stream_wait_flag(StreamId stream, FlagId flag, uint32_t value) = 0;  // until >= value
+  virtual Status stream_wait_flag(StreamId stream, FlagId flag,
+                                  uint32_t value) = 0;  // until >= value
   virtual void set_flag(FlagId flag, uint32_t value) = 0;
   // Spins, then sleeps.  kCancelled; what failed on the device.
   virtual Status wait_flag(FlagId flag, uint32_t value, const CancelFlag& cancel) = 0;

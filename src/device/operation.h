@@ -25,23 +25,23 @@ enum class RowSpace : uint8_t {
 
 // "updates" means that out is also in[0] and is overwritten.
 enum class OpKind : uint8_t {
-  kEmbed,          // out [T,D] = row ids[t] of the weight [V,D]
-  kRopeAngles,     // out [T,n_rot] = cos, then sin, of the position's angles
-  kNorm,           // out = RMS norm of in[0], times the weight
-  kQuantize,       // out (Q8A) = in[0] in int8 blocks of 32
-  kMatmul,         // out [T,N] = in[0] [T,K] x weight [N,K]
-  kBias,           // updates: += weight
-  kHeadNorm,       // updates: RMS norm of each head of head_width, times the weight [E]
-  kRope,           // updates: rotates each head by the angles in in[1]
-  kStoreKv,        // appends keys in[0] and values in[1] to the layer's pages
-  kAttend,         // out [T,H*E] = attention of queries in[0] over the layer's pages
-  kAdd,            // updates: += in[1]
-  kSiluMul,        // out = silu(in[0]) * in[1]
-  kRoute,          // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
-  kListPairs,      // in[0] ids: out lists of pairs by expert
-  kGatherPairs,    // out [T*U,..] = rows of in[0] in the order of the lists in[1]
-  kExpertMatmul,   // out [T*U,N] = in[0] x weight of each row's expert, lists in[1]
-  kCombine,        // out [T,D] = sum over u, in order, of in[2][t,u] * row of pair (t,u) of in[0]; lists in[1]
+  kEmbed,         // out [T,D] = row ids[t] of the weight [V,D]
+  kRopeAngles,    // out [T,n_rot] = cos, then sin, of the position's angles
+  kNorm,          // out = RMS norm of in[0], times the weight
+  kQuantize,      // out (Q8A) = in[0] in int8 blocks of 32
+  kMatmul,        // out [T,N] = in[0] [T,K] x weight [N,K]
+  kBias,          // updates: += weight
+  kHeadNorm,      // updates: RMS norm of each head of head_width, times the weight [E]
+  kRope,          // updates: rotates each head by the angles in in[1]
+  kStoreKv,       // appends keys in[0] and values in[1] to the layer's pages
+  kAttend,        // out [T,H*E] = attention of queries in[0] over the layer's pages
+  kAdd,           // updates: += in[1]
+  kSiluMul,       // out = silu(in[0]) * in[1]
+  kRoute,         // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
+  kListPairs,     // in[0] ids: out lists of pairs by expert
+  kGatherPairs,   // out [T*U,..] = rows of in[0] in the order of the lists in[1]
+  kExpertMatmul,  // out [T*U,N] = in[0] x weight of each row's expert, lists in[1]
+  kCombine,  // out [T,D] = sum over u, in order, of in[2][t,u] * row of pair (t,u) of in[0]; lists in[1]
   kGatherOutputs,  // out [R,D] = rows of in[0] whose logits are wanted
   // Only in Schedules of two processors, between what each of them computed:
   kTakePairs,  // out [T*U,..] = rows of in[0] of those pairs whose expert the other processor computes; lists in[1]
@@ -59,9 +59,9 @@ inline constexpr int64_t kPageTokens = 64;
 // The numbers of a model that operations need.
 struct OperationConstants {
   int64_t n_heads = 0, n_kv_heads = 0, head_width = 0;  // H, G, E
-  int64_t n_rot = 0;                                    // leading elements of a head that are rotated
-  int64_t n_experts = 0, n_experts_used = 0;            // X, U
-  int64_t sliding_window = 0;                           // 0: none
+  int64_t n_rot = 0;                          // leading elements of a head that are rotated
+  int64_t n_experts = 0, n_experts_used = 0;  // X, U
+  int64_t sliding_window = 0;                 // 0: none
   float norm_epsilon = 0;
   RopeStyle rope = RopeStyle::kNormal;
   double rope_magnitude = 1;
@@ -69,17 +69,19 @@ struct OperationConstants {
 
   size_t kv_element_bytes() const { return kv_type == KvType::kF16 ? 2 : 4; }
   // One key-value head of a page: [64,E].
-  size_t kv_head_bytes() const { return static_cast<size_t>(kPageTokens * head_width) * kv_element_bytes(); }
+  size_t kv_head_bytes() const {
+    return static_cast<size_t>(kPageTokens * head_width) * kv_element_bytes();
+  }
   size_t kv_page_bytes() const { return static_cast<size_t>(n_kv_heads) * kv_head_bytes(); }
 };
 
 // What varies from step to step.  Lies in the memory of the processor that reads it, and so do the arrays.
 struct StepInput {
-  int64_t n_tokens = 0;        // T
-  int64_t first_position = 0;  // of token 0
-  int64_t first_output = 0;    // row of the step that output row 0 shows
-  int64_t n_outputs = 0;       // R
-  const int32_t* ids = nullptr;              // [T]
+  int64_t n_tokens = 0;          // T
+  int64_t first_position = 0;    // of token 0
+  int64_t first_output = 0;      // row of the step that output row 0 shows
+  int64_t n_outputs = 0;         // R
+  const int32_t* ids = nullptr;  // [T]
   // [pages] where the keys and values of 64 positions lie that this processor has, null where it has them not: for
   // its kv_slot-th layer K at kv_slot * 2 * kv_page_bytes(), V behind it.
   std::byte* const* pages = nullptr;
@@ -107,7 +109,8 @@ struct Operation {
   // kExpertMatmul, kTakePairs: [X] each expert's matrix; null: the other processor computes it.
   const std::byte* const* experts = nullptr;
 
-  const OperationConstants* constants = nullptr;  // host memory, read when the operation is submitted
+  const OperationConstants* constants =
+      nullptr;  // host memory, read when the operation is submitted
   const StepInput* step = nullptr;
 
   // What to add to an address found in memory (step->ids, step->pages[i], experts[e]) to follow it: 0, but in the

@@ -19,13 +19,6 @@ LoweringOptions prompt_shape(unsigned n_threads, const Executor::Options& option
   return {options.max_tokens, options.max_outputs, n_threads};
 }
 
-// Scores [R,64] and two partials of (maximum [R], sum [R], values [R,E]).
-size_t attend_floats(const ModelShape& shape) {
-  const size_t group = static_cast<size_t>(shape.n_heads / shape.n_kv_heads);
-  const size_t width = static_cast<size_t>(shape.head_width);
-  return align_up(group * kPageTokens + 2 * group * (2 + width), 32);
-}
-
 }  // namespace
 
 void FreeDeleter::operator()(void* memory) const { std::free(memory); }
@@ -35,7 +28,9 @@ Executor::~Executor() = default;
 uint64_t Executor::work_bytes(const Program& program, unsigned n_threads, const Options& options) {
   const size_t decode = lower(program, decode_shape(n_threads)).arena_bytes;
   const size_t prompt = lower(program, prompt_shape(n_threads, options)).arena_bytes;
-  return std::max(decode, prompt) + n_threads * attend_floats(program.shape) * sizeof(float);
+  const OperationConstants constants = operation_constants(program.shape, {}, KvType::kF16);
+  return std::max(decode, prompt) +
+         n_threads * host::attend_scratch_floats(constants) * sizeof(float);
 }
 
 Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const BlockStore& store,
@@ -47,14 +42,17 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
                                  .team = team,
                                  .kernels = kernels,
                                  .rope = {},
-                                 .decode = lower(program, decode_shape(team.size())),
-                                 .prompt = lower(program, prompt_shape(team.size(), options)),
+                                 .constants = {},
+                                 .experts = {},
+                                 .decode = {lower(program, decode_shape(team.size())), {}},
+                                 .prompt = {lower(program, prompt_shape(team.size(), options)), {}},
                                  .arena = nullptr,
-                                 .attend_work = {},
+                                 .attend_scratch = {},
                                  .counters = nullptr});
   Walk& walk = *executor->walk_;
-  const size_t bytes =
-      align_up(std::max(walk.decode.arena_bytes, walk.prompt.arena_bytes), kArenaAlignment);
+  const LoweredProgram& decode = walk.decode.lowered;
+  const LoweredProgram& prompt = walk.prompt.lowered;
+  const size_t bytes = align_up(std::max(decode.arena_bytes, prompt.arena_bytes), kArenaAlignment);
   walk.arena.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
   if (walk.arena == nullptr) {
     return out_of_memory("work buffers need " + format_bytes(bytes)).with_bytes(bytes, 0);
@@ -62,23 +60,53 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   std::fill_n(walk.arena.get(), bytes, std::byte{0});
   std::span<const float> factors;
   if (program.rope_factors != kNoId) {
-    factors = {walk.weight_vector(program.rope_factors),
+    const Weight& weight = program.weights[program.rope_factors];
+    factors = {reinterpret_cast<const float*>(store.data(weight.block, weight.extent)),
                static_cast<size_t>(program.shape.n_rot / 2)};
     TANDEM_RETURN_IF_ERROR(check_rope_factors(factors));
   }
   walk.rope = rope_frequencies(program.shape, factors);
-  walk.attend_work_stride = attend_floats(program.shape);
-  walk.attend_work.resize(walk.attend_work_stride * team.size());
+  walk.constants = operation_constants(program.shape, walk.rope, KvType::kF16);
+  const ProcessorMemory memory = walk.memory();
+  walk.decode.operations = ready_operations(program, decode, memory);
+  walk.prompt.operations = ready_operations(program, prompt, memory);
+  walk.attend_scratch_stride = host::attend_scratch_floats(walk.constants);
+  walk.attend_scratch.resize(walk.attend_scratch_stride * team.size());
   walk.counters =
-      std::make_unique<ItemCounter[]>(std::max(walk.decode.steps.size(), walk.prompt.steps.size()));
+      std::make_unique<ItemCounter[]>(std::max(decode.steps.size(), prompt.steps.size()));
   return executor;
 }
 
-int64_t Executor::max_tokens() const { return walk_->prompt.options.max_tokens; }
-int64_t Executor::max_outputs() const { return walk_->prompt.options.max_outputs; }
+ProcessorMemory Executor::Walk::memory() {
+  ProcessorMemory result;
+  result.arena = arena.get();
+  result.weight = [this](WeightId id) {
+    const Weight& weight = program.weights[id];
+    return store.data(weight.block, weight.extent);
+  };
+  result.experts = [this](WeightId first) -> const std::byte* const* {
+    std::vector<const std::byte*>& table = experts[first];
+    for (WeightId e = static_cast<WeightId>(table.size()); e < program.shape.n_experts; ++e) {
+      const Weight& weight = program.weights[first + e];
+      table.push_back(store.data(weight.block, weight.extent));
+    }
+    return table.data();
+  };
+  result.rope_frequencies = rope.frequency.data();
+  result.constants = &constants;
+  result.step = &input;
+  return result;
+}
+
+int64_t Executor::max_tokens() const { return walk_->prompt.lowered.options.max_tokens; }
+int64_t Executor::max_outputs() const { return walk_->prompt.lowered.options.max_outputs; }
 
 std::span<const float> Executor::logits(int64_t row) const {
-  return {walk_->row_as<float>(walk_->program.logits, row),
+  const LoweredProgram& lowered = walk_->batch->lowered;
+  const ValueId value = walk_->program.logits;
+  const std::byte* at = walk_->arena.get() + lowered.offset[value] +
+                        static_cast<size_t>(row) * lowered.row_bytes[value];
+  return {reinterpret_cast<const float*>(at),
           static_cast<size_t>(walk_->program.shape.n_vocabulary)};
 }
 
@@ -98,16 +126,17 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
                               std::to_string(walk.program.shape.n_vocabulary));
     }
   }
-  walk.lowered = n == 1 ? &walk.decode : &walk.prompt;
+  walk.batch = n == 1 ? &walk.decode : &walk.prompt;
   walk.first_step = 0;
-  walk.end_step = want_logits ? static_cast<uint32_t>(walk.lowered->steps.size())
-                              : walk.lowered->first_output_step;
-  walk.ids = ids.data();
-  walk.n_tokens = n;
-  walk.first_position = sequence.size();
-  walk.first_output = n - 1;
-  walk.n_outputs = 1;
-  walk.sequence = &sequence;
+  walk.end_step = want_logits ? static_cast<uint32_t>(walk.batch->lowered.steps.size())
+                              : walk.batch->lowered.first_output_step;
+  walk.constants.kv_type = sequence.layout().type;
+  walk.input = {.n_tokens = n,
+                .first_position = sequence.size(),
+                .first_output = n - 1,
+                .n_outputs = 1,
+                .ids = ids.data(),
+                .pages = sequence.pages()};
   walk.cancel = &cancel;
   walk.on_share = on_share;
   walk.team.run(Walk::run_steps, &walk);
@@ -118,11 +147,11 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
 
 Status Executor::compute_logits(int64_t first, int64_t n, const CancelFlag& cancel) {
   Walk& walk = *walk_;
-  TANDEM_ASSERT(walk.lowered != nullptr && first >= 0 && n >= 1 && first + n <= walk.n_tokens);
-  walk.first_step = walk.lowered->first_output_step;
-  walk.end_step = static_cast<uint32_t>(walk.lowered->steps.size());
-  walk.first_output = first;
-  walk.n_outputs = n;
+  TANDEM_ASSERT(walk.batch != nullptr && first >= 0 && n >= 1 && first + n <= walk.input.n_tokens);
+  walk.first_step = walk.batch->lowered.first_output_step;
+  walk.end_step = static_cast<uint32_t>(walk.batch->lowered.steps.size());
+  walk.input.first_output = first;
+  walk.input.n_outputs = n;
   walk.cancel = &cancel;
   walk.on_share = nullptr;
   walk.team.run(Walk::run_steps, &walk);
@@ -139,7 +168,7 @@ void Executor::Walk::run_steps(void* context, unsigned thread_index) noexcept {
   }
   walk.team.barrier(thread_index);
   for (uint32_t s = walk.first_step; s < walk.end_step; ++s) {
-    walk.work(walk.lowered->steps[s], walk.counters[s], thread_index);
+    walk.work(walk.batch->lowered.steps[s], walk.counters[s], thread_index);
     // All threads must agree on when to stop.  Two flags in turn: thread 0 can write one again only after everybody
     // has read it.
     bool& stop = walk.stop_after[s % 2];
@@ -166,68 +195,38 @@ void Executor::Walk::work(const Step& step, ItemCounter& counter, unsigned threa
   }
 }
 
-int64_t Executor::Walk::n_rows(RowSpace rows) const {
-  switch (rows) {
-    case RowSpace::kTokens:
-      return n_tokens;
-    case RowSpace::kPairs:
-      return n_tokens * program.shape.n_experts_used;
-    case RowSpace::kOutputs:
-      return n_outputs;
-    case RowSpace::kStep:
-      return 1;
-  }
-  return 0;
-}
-
 int64_t Executor::Walk::n_items(const Step& step) const {
+  const Operation& first = batch->operations[step.first_op];
   switch (step.kind) {
     case StepKind::kRows:
-      return n_rows(step.rows);
+      return host::n_rows(first);
     case StepKind::kMatmuls:
       return step.n_ranges;
     case StepKind::kAttend:
-      return n_tokens * program.shape.n_kv_heads;
+      return input.n_tokens * constants.n_kv_heads;
     case StepKind::kSerial:
       return 1;
     case StepKind::kExpertMatmuls:
-      return step.n_ranges * *lists(program.ops[step.first_op].in[1]).n_active;
+      return step.n_ranges * *host::lists_in(first).n_active;
   }
   return 0;
-}
-
-void Executor::Walk::item(const Step& step, int64_t index, unsigned thread_index) {
-  const Op& first = program.ops[step.first_op];
-  switch (step.kind) {
-    case StepKind::kRows:
-      return row_item(step, index);
-    case StepKind::kMatmuls:
-      return matmul_item(step, index);
-    case StepKind::kAttend:
-      return attend_item(first, index, thread_index);
-    case StepKind::kSerial:
-      return list_pairs(first);
-    case StepKind::kExpertMatmuls:
-      return expert_item(step, index);
-  }
 }
 
 namespace {
 
 struct RowRange {
-  const Op* op;
+  const Operation* operation;
   int64_t begin, end;
 };
 
 // The index-th range of the outputs of a step's products.
-RowRange range_of(const Program& program, const Step& step, int64_t index) {
-  for (uint32_t i = step.first_op;; ++i) {
-    const Op& op = program.ops[i];
-    const int64_t rows = program.weights[op.weight].rows;
-    const int64_t ranges = (rows + step.rows_per_item - 1) / step.rows_per_item;
+RowRange range_of(const Operation* operation, int64_t rows_per_item, int64_t index) {
+  for (;; ++operation) {
+    const int64_t rows = operation->weight_rows;
+    const int64_t ranges = (rows + rows_per_item - 1) / rows_per_item;
     if (index < ranges) {
-      const int64_t begin = index * step.rows_per_item;
-      return {&op, begin, std::min(begin + step.rows_per_item, rows)};
+      const int64_t begin = index * rows_per_item;
+      return {operation, begin, std::min(begin + rows_per_item, rows)};
     }
     index -= ranges;
   }
@@ -235,125 +234,28 @@ RowRange range_of(const Program& program, const Step& step, int64_t index) {
 
 }  // namespace
 
-void Executor::Walk::matmul_item(const Step& step, int64_t index) {
-  const RowRange range = range_of(program, step, index);
-  const int64_t n = n_rows(program.values[range.op->out].rows);
-  product(*range.op, program.weights[range.op->weight], 0, range.begin, range.end, n);
-}
-
-void Executor::Walk::expert_item(const Step& step, int64_t index) {
-  const RowRange range = range_of(program, step, index % step.n_ranges);
-  const ExpertLists pairs = lists(range.op->in[1]);
-  const int32_t expert = pairs.active[index / step.n_ranges];
-  const int64_t first = pairs.begin[expert];
-  const Weight& weight = program.weights[range.op->weight + static_cast<WeightId>(expert)];
-  product(*range.op, weight, first, range.begin, range.end, pairs.begin[expert + 1] - first);
-}
-
-// Rows [row_begin,row_end) of the weight times n input rows from first_row on.
-void Executor::Walk::product(const Op& op, const Weight& weight, int64_t first_row,
-                             int64_t row_begin, int64_t row_end, int64_t n_input_rows) {
-  const void* w = weight_data(weight);
-  const size_t row_bytes = weight.row_bytes();
-  float* y = row_as<float>(op.out, first_row);
-  const size_t y_stride = lowered->row_bytes[op.out] / sizeof(float);
-  const ValueId in = op.in[0];
-  const auto with_floats = [&](cpu::KernelTable::MatmulFloat* matmul) {
-    matmul(w, row_bytes, row_as<const float>(in, first_row), lowered->row_bytes[in] / sizeof(float),
-           y, y_stride, row_begin, row_end, weight.cols, n_input_rows);
-  };
-  const auto with_blocks = [&](cpu::KernelTable::MatmulQ8A* matmul) {
-    matmul(w, row_bytes, row_as<const BlockQ8A>(in, first_row),
-           lowered->row_bytes[in] / sizeof(BlockQ8A), y, y_stride, row_begin, row_end, weight.cols,
-           n_input_rows);
-  };
-  switch (weight.type) {
-    case DType::kF32:
-      return with_floats(kernels.matmul_f32);
-    case DType::kF16:
-      return with_floats(kernels.matmul_f16);
-    case DType::kBF16:
-      return with_floats(kernels.matmul_bf16);
-    case DType::kQ4_0:
-      return with_blocks(kernels.matmul_q4_0);
-    case DType::kQ8_0:
-      return with_blocks(kernels.matmul_q8_0);
-    case DType::kQ4_K:
-      return with_blocks(kernels.matmul_q4_k);
-    case DType::kQ6_K:
-      return with_blocks(kernels.matmul_q6_k);
-  }
-}
-
-void Executor::Walk::row_item(const Step& step, int64_t row_index) {
-  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i)
-    row_op(program.ops[i], row_index);
-}
-
-// A counting sort of the (token, expert) pairs by expert; pairs of one expert keep the order of the tokens.
-void Executor::Walk::list_pairs(const Op& op) {
-  const int64_t n_experts = program.shape.n_experts;
-  const int64_t n_pairs = n_tokens * program.shape.n_experts_used;
-  const int32_t* expert_of = row_as<const int32_t>(op.in[0], 0);  // [T,U], contiguous
-  const ExpertLists pairs = lists(op.out);
-  std::fill_n(pairs.begin, n_experts + 1, 0);
-  for (int64_t p = 0; p < n_pairs; ++p) ++pairs.begin[expert_of[p] + 1];
-  *pairs.n_active = 0;
-  for (int32_t e = 0; e < n_experts; ++e) {
-    if (pairs.begin[e + 1] > 0) pairs.active[(*pairs.n_active)++] = e;
-    pairs.begin[e + 1] += pairs.begin[e];
-  }
-  // begin[e] serves as the next free row of expert e, then is put back by one expert's worth.
-  for (int64_t p = 0; p < n_pairs; ++p) {
-    const int32_t row_index = pairs.begin[expert_of[p]]++;
-    pairs.pair_at[row_index] = static_cast<int32_t>(p);
-    pairs.row_of[p] = row_index;
-  }
-  for (int64_t e = n_experts; e > 0; --e) pairs.begin[e] = pairs.begin[e - 1];
-  pairs.begin[0] = 0;
-}
-
-void Executor::Walk::attend_item(const Op& op, int64_t index, unsigned thread_index) {
-  const ModelShape& shape = program.shape;
-  const int64_t token = index / shape.n_kv_heads;
-  const int64_t head = index % shape.n_kv_heads;
-  const int64_t group = shape.n_heads / shape.n_kv_heads;
-  const int64_t width = shape.head_width;
-  const int64_t n_keys = first_position + token + 1;
-  const int64_t first_key =
-      shape.sliding_window > 0 ? std::max<int64_t>(0, n_keys - shape.sliding_window) : 0;
-  const KvLayout& layout = sequence->layout();
-  const size_t head_offset = static_cast<size_t>(head) * layout.head_bytes();
-  const size_t row_bytes = layout.head_bytes() / static_cast<size_t>(kPageTokens);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(width));
-
-  const float* q = row_as<const float>(op.in[0], token) + head * group * width;
-  float* scores = attend_work.data() + thread_index * attend_work_stride;
-  float* maximum = scores + group * kPageTokens;
-  float* sum = maximum + group;
-  float* acc = sum + group;
-  float* page_maximum = acc + group * width;
-  float* page_sum = page_maximum + group;
-  float* page_acc = page_sum + group;
-  cpu::KernelTable::AttendPage* attend =
-      layout.type == KvType::kF16 ? kernels.attend_page_f16 : kernels.attend_page_f32;
-
-  const int64_t first_page = first_key / kPageTokens;
-  for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
-    const bool first = page == first_page;
-    const int64_t skipped = first ? first_key % kPageTokens : 0;
-    const int64_t n = std::min(kPageTokens, n_keys - page * kPageTokens) - skipped;
-    const size_t offset = head_offset + static_cast<size_t>(skipped) * row_bytes;
-    attend(q, sequence->keys(op.layer, page) + offset, sequence->values(op.layer, page) + offset, n,
-           group, width, scale, scores, first ? maximum : page_maximum, first ? sum : page_sum,
-           first ? acc : page_acc);
-    if (!first)
-      kernels.merge_partials(maximum, sum, acc, page_maximum, page_sum, page_acc, group, width);
-  }
-  float* out = row_as<float>(op.out, token) + head * group * width;
-  for (int64_t r = 0; r < group; ++r) {
-    const float inverse = 1.0f / sum[r];
-    for (int64_t i = 0; i < width; ++i) out[r * width + i] = acc[r * width + i] * inverse;
+void Executor::Walk::item(const Step& step, int64_t index, unsigned thread_index) {
+  const Operation* first = &batch->operations[step.first_op];
+  switch (step.kind) {
+    case StepKind::kRows:
+      for (uint32_t i = 0; i < step.n_ops; ++i) host::compute_row(first[i], kernels, index);
+      return;
+    case StepKind::kMatmuls: {
+      const RowRange range = range_of(first, step.rows_per_item, index);
+      return host::compute_product(*range.operation, kernels, range.begin, range.end);
+    }
+    case StepKind::kAttend:
+      return host::compute_attend(*first, kernels, index / constants.n_kv_heads,
+                                  index % constants.n_kv_heads,
+                                  attend_scratch.data() + thread_index * attend_scratch_stride);
+    case StepKind::kSerial:
+      return host::list_pairs(*first);
+    case StepKind::kExpertMatmuls: {
+      const RowRange range = range_of(first, step.rows_per_item, index % step.n_ranges);
+      const int32_t expert = host::lists_in(*range.operation).active[index / step.n_ranges];
+      return host::compute_expert_product(*range.operation, kernels, expert, range.begin,
+                                          range.end);
+    }
   }
 }
 

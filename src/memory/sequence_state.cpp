@@ -10,6 +10,13 @@
 
 namespace tandem {
 
+SequenceState::SequenceState(const KvLayout& layout, int64_t n_context, std::byte* base)
+    : layout_(layout), n_context_(n_context), base_(base) {
+  const int64_t n_pages = (n_context + kPageTokens - 1) / kPageTokens;
+  pages_.reserve(static_cast<size_t>(n_pages));
+  for (int64_t page = 0; page < n_pages; ++page) pages_.push_back(page_at(0, page, 0));
+}
+
 Result<std::unique_ptr<SequenceState>> SequenceState::create(const KvLayout& layout,
                                                              int64_t n_context) {
   const uint64_t bytes = layout.bytes_for(n_context);
@@ -45,6 +52,7 @@ void SequenceState::clear_unused() {
 void SequenceState::swap(SequenceState& other) {
   TANDEM_ASSERT(layout_ == other.layout_ && n_context_ == other.n_context_);
   std::swap(base_, other.base_);
+  std::swap(pages_, other.pages_);
   std::swap(n_tokens_, other.n_tokens_);
   other.most_tokens_.store(most_tokens_.exchange(other.most_tokens_.load()));
 }

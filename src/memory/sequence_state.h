@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/result.h"
 #include "device/operation.h"
@@ -58,6 +59,9 @@ class SequenceState {
   std::byte* keys(int64_t layer, int64_t page) const { return page_at(layer, page, 0); }
   std::byte* values(int64_t layer, int64_t page) const { return page_at(layer, page, 1); }
 
+  // [pages of the capacity] where each page group begins: what StepInput::pages points to.
+  std::byte* const* pages() const { return pages_.data(); }
+
   // The keys and values of the next n positions have been written.  Requires: size() + n <= capacity().
   void append(int64_t n) {
     n_tokens_ += n;
@@ -89,8 +93,7 @@ class SequenceState {
   }
 
  private:
-  SequenceState(const KvLayout& layout, int64_t n_context, std::byte* base)
-      : layout_(layout), n_context_(n_context), base_(base) {}
+  SequenceState(const KvLayout& layout, int64_t n_context, std::byte* base);
   std::byte* page_at(int64_t layer, int64_t page, int64_t which) const {
     return base_ + static_cast<size_t>(page) * layout_.group_bytes() +
            static_cast<size_t>(layer * 2 + which) * layout_.page_bytes();
@@ -99,6 +102,7 @@ class SequenceState {
   KvLayout layout_;
   int64_t n_context_;
   std::byte* base_;
+  std::vector<std::byte*> pages_;
   int64_t n_tokens_ = 0;
   std::atomic<int64_t> most_tokens_{0};
 };

@@ -1,0 +1,336 @@
+#include "device/host_compute.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/checked.h"
+#include "base/status.h"
+
+namespace tandem::host {
+namespace {
+
+template <typename T>
+T* row_of(const Operand& operand, int64_t row) {
+  return reinterpret_cast<T*>(operand.data + static_cast<size_t>(row) * operand.row_bytes);
+}
+
+// An address found in the processor's memory.
+template <typename T>
+T* follow(const Operation& operation, T* address) {
+  using Bytes = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
+  return reinterpret_cast<T*>(reinterpret_cast<Bytes*>(address) + operation.shift);
+}
+
+// y = rows [begin,end) of w times n rows of in[0] from `first` on.
+void product(const Operation& op, const cpu::KernelTable& kernels, const void* w, int64_t first,
+             int64_t n, int64_t begin, int64_t end) {
+  float* y = row_of<float>(op.out, first);
+  const size_t y_stride = op.out.row_bytes / sizeof(float);
+  const Operand& in = op.in[0];
+  const auto with_floats = [&](cpu::KernelTable::MatmulFloat* matmul) {
+    matmul(w, op.weight_row_bytes, row_of<const float>(in, first), in.row_bytes / sizeof(float), y,
+           y_stride, begin, end, op.weight_cols, n);
+  };
+  const auto with_blocks = [&](cpu::KernelTable::MatmulQ8A* matmul) {
+    matmul(w, op.weight_row_bytes, row_of<const BlockQ8A>(in, first),
+           in.row_bytes / sizeof(BlockQ8A), y, y_stride, begin, end, op.weight_cols, n);
+  };
+  switch (op.weight_type) {
+    case DType::kF32:
+      return with_floats(kernels.matmul_f32);
+    case DType::kF16:
+      return with_floats(kernels.matmul_f16);
+    case DType::kBF16:
+      return with_floats(kernels.matmul_bf16);
+    case DType::kQ4_0:
+      return with_blocks(kernels.matmul_q4_0);
+    case DType::kQ8_0:
+      return with_blocks(kernels.matmul_q8_0);
+    case DType::kQ4_K:
+      return with_blocks(kernels.matmul_q4_k);
+    case DType::kQ6_K:
+      return with_blocks(kernels.matmul_q6_k);
+  }
+}
+
+void embed(const Operation& op, const cpu::KernelTable& kernels, int64_t row, float* y) {
+  const int64_t id = follow(op, op.step->ids)[row];
+  const std::byte* w = op.weight + static_cast<size_t>(id) * op.weight_row_bytes;
+  switch (op.weight_type) {
+    case DType::kF32:
+      return kernels.dequantize_f32(w, y, op.width);
+    case DType::kF16:
+      return kernels.dequantize_f16(w, y, op.width);
+    case DType::kBF16:
+      return kernels.dequantize_bf16(w, y, op.width);
+    case DType::kQ4_0:
+      return kernels.dequantize_q4_0(w, y, op.width);
+    case DType::kQ8_0:
+      return kernels.dequantize_q8_0(w, y, op.width);
+    case DType::kQ4_K:
+      return kernels.dequantize_q4_k(w, y, op.width);
+    case DType::kQ6_K:
+      return kernels.dequantize_q6_k(w, y, op.width);
+  }
+}
+
+// cos in the first half of the row, sin in the second.
+void rope_angles(const Operation& op, int64_t position, float* out) {
+  const auto* frequency = reinterpret_cast<const double*>(op.weight);
+  const int64_t n = op.constants->n_rot / 2;
+  for (int64_t i = 0; i < n; ++i) {
+    const double angle = static_cast<double>(position) * frequency[i];
+    out[i] = static_cast<float>(std::cos(angle) * op.constants->rope_magnitude);
+    out[n + i] = static_cast<float>(std::sin(angle) * op.constants->rope_magnitude);
+  }
+}
+
+// The layer's keys of a page, [G,64,E]; its values stand kv_page_bytes() behind them.
+std::byte* keys_of_page(const Operation& op, int64_t page) {
+  std::byte* group = follow(op, op.step->pages)[page];
+  return follow(op, group) + static_cast<size_t>(op.kv_slot) * 2 * op.constants->kv_page_bytes();
+}
+
+// One token's key or value heads into their places in a page.
+void store_heads(const OperationConstants& c, const cpu::KernelTable& kernels, const float* x,
+                 std::byte* page, int64_t slot) {
+  for (int64_t g = 0; g < c.n_kv_heads; ++g) {
+    const float* head = x + g * c.head_width;
+    std::byte* place = page + static_cast<size_t>(g) * c.kv_head_bytes() +
+                       static_cast<size_t>(slot * c.head_width) * c.kv_element_bytes();
+    if (c.kv_type == KvType::kF16) {
+      kernels.store_f16(head, reinterpret_cast<Half*>(place), c.head_width);
+    } else {
+      std::memcpy(place, head, static_cast<size_t>(c.head_width) * sizeof(float));
+    }
+  }
+}
+
+void store_kv(const Operation& op, const cpu::KernelTable& kernels, int64_t row) {
+  const int64_t position = op.step->first_position + row;
+  std::byte* keys = keys_of_page(op, position / kPageTokens);
+  const int64_t slot = position % kPageTokens;
+  store_heads(*op.constants, kernels, row_of<const float>(op.in[0], row), keys, slot);
+  store_heads(*op.constants, kernels, row_of<const float>(op.in[1], row),
+              keys + op.constants->kv_page_bytes(), slot);
+}
+
+void gather_pair(const Operation& op, int64_t row) {
+  const int64_t token = lists_in(op).pair_at[row] / op.constants->n_experts_used;
+  std::memcpy(row_of<std::byte>(op.out, row), row_of<std::byte>(op.in[0], token), op.out.row_bytes);
+}
+
+void combine(const Operation& op, const cpu::KernelTable& kernels, int64_t row) {
+  const int64_t n_used = op.constants->n_experts_used;
+  const int32_t* pair_rows = lists_in(op).row_of + row * n_used;
+  const float* shares = row_of<const float>(op.in[2], row);
+  float* out = row_of<float>(op.out, row);
+  std::memset(out, 0, static_cast<size_t>(op.width) * sizeof(float));
+  for (int64_t u = 0; u < n_used; ++u) {
+    kernels.scaled_add(out, row_of<const float>(op.in[0], pair_rows[u]), shares[u], op.width);
+  }
+}
+
+void take_pairs(const Operation& op) {
+  const ExpertLists lists = lists_in(op);
+  const auto* experts = follow(op, op.experts);
+  for (int32_t i = 0; i < *lists.n_active; ++i) {
+    const int32_t expert = lists.active[i];
+    if (experts[expert] != nullptr) continue;
+    const int64_t begin = lists.begin[expert], end = lists.begin[expert + 1];
+    std::memcpy(row_of<std::byte>(op.out, begin), row_of<std::byte>(op.in[0], begin),
+                static_cast<size_t>(end - begin) * op.out.row_bytes);
+  }
+}
+
+}  // namespace
+
+int64_t n_rows(const Operation& op) {
+  switch (op.rows) {
+    case RowSpace::kTokens:
+      return op.step->n_tokens;
+    case RowSpace::kPairs:
+      return op.step->n_tokens * op.constants->n_experts_used;
+    case RowSpace::kOutputs:
+      return op.step->n_outputs;
+    case RowSpace::kStep:
+      return 1;
+  }
+  return 0;
+}
+
+ExpertLists lists_in(const Operation& op) {
+  return ExpertLists::over(reinterpret_cast<int32_t*>(op.in[1].data), op.constants->n_experts,
+                           op.step->n_tokens * op.constants->n_experts_used);
+}
+
+void compute_row(const Operation& op, const cpu::KernelTable& kernels, int64_t row) {
+  const OperationConstants& c = *op.constants;
+  const auto in = [&](int i) { return row_of<const float>(op.in[i], row); };
+  float* out = row_of<float>(op.out, row);
+  const auto* weight = reinterpret_cast<const float*>(op.weight);
+  switch (op.kind) {
+    case OpKind::kEmbed:
+      return embed(op, kernels, row, out);
+    case OpKind::kRopeAngles:
+      return rope_angles(op, op.step->first_position + row, out);
+    case OpKind::kNorm:
+      return kernels.rms_norm(in(0), weight, c.norm_epsilon, out, op.width);
+    case OpKind::kQuantize:
+      return kernels.quantize_q8a(in(0), row_of<BlockQ8A>(op.out, row), op.width);
+    case OpKind::kBias:
+      return kernels.add(out, weight, op.width);
+    case OpKind::kHeadNorm:
+      for (int64_t i = 0; i < op.width; i += c.head_width) {
+        kernels.rms_norm(out + i, weight, c.norm_epsilon, out + i, c.head_width);
+      }
+      return;
+    case OpKind::kRope: {
+      const auto rotate = c.rope == RopeStyle::kNeox ? kernels.rope_neox : kernels.rope_normal;
+      const float* angles = in(1);
+      return rotate(out, angles, angles + c.n_rot / 2, op.width / c.head_width, c.head_width,
+                    c.n_rot);
+    }
+    case OpKind::kStoreKv:
+      return store_kv(op, kernels, row);
+    case OpKind::kAdd:
+      return kernels.add(out, in(1), op.width);
+    case OpKind::kSiluMul:
+      return kernels.silu_mul(in(0), in(1), out, op.width);
+    case OpKind::kRoute:
+      return kernels.route(in(0), c.n_experts, c.n_experts_used, /*renormalise=*/true,
+                           row_of<int32_t>(op.out, row), row_of<float>(op.out2, row));
+    case OpKind::kGatherPairs:
+      return gather_pair(op, row);
+    case OpKind::kCombine:
+      return combine(op, kernels, row);
+    case OpKind::kGatherOutputs:
+      std::memcpy(out, row_of<std::byte>(op.in[0], op.step->first_output + row), op.out.row_bytes);
+      return;
+    case OpKind::kMatmul:
+    case OpKind::kAttend:
+    case OpKind::kListPairs:
+    case OpKind::kExpertMatmul:
+    case OpKind::kTakePairs:
+      TANDEM_ASSERT(false && "not a row-wise operation");
+      return;
+  }
+}
+
+void compute_product(const Operation& op, const cpu::KernelTable& kernels, int64_t begin,
+                     int64_t end) {
+  product(op, kernels, op.weight, 0, n_rows(op), begin, end);
+}
+
+void compute_expert_product(const Operation& op, const cpu::KernelTable& kernels, int32_t expert,
+                            int64_t begin, int64_t end) {
+  const ExpertLists lists = lists_in(op);
+  const int64_t first = lists.begin[expert];
+  const std::byte* weight = follow(op, follow(op, op.experts)[expert]);
+  product(op, kernels, weight, first, lists.begin[expert + 1] - first, begin, end);
+}
+
+// A counting sort of the (token, expert) pairs by expert; pairs of one expert keep the order of the tokens.
+void list_pairs(const Operation& op) {
+  const int64_t n_experts = op.constants->n_experts;
+  const int64_t n_pairs = op.step->n_tokens * op.constants->n_experts_used;
+  const int32_t* expert_of = row_of<const int32_t>(op.in[0], 0);  // [T,U], contiguous
+  const ExpertLists pairs =
+      ExpertLists::over(reinterpret_cast<int32_t*>(op.out.data), n_experts, n_pairs);
+  std::fill_n(pairs.begin, n_experts + 1, 0);
+  for (int64_t p = 0; p < n_pairs; ++p) ++pairs.begin[expert_of[p] + 1];
+  *pairs.n_active = 0;
+  for (int32_t e = 0; e < n_experts; ++e) {
+    if (pairs.begin[e + 1] > 0) pairs.active[(*pairs.n_active)++] = e;
+    pairs.begin[e + 1] += pairs.begin[e];
+  }
+  // begin[e] serves as the next free row of expert e, then is put back by one expert's worth.
+  for (int64_t p = 0; p < n_pairs; ++p) {
+    const int32_t row = pairs.begin[expert_of[p]]++;
+    pairs.pair_at[row] = static_cast<int32_t>(p);
+    pairs.row_of[p] = row;
+  }
+  for (int64_t e = n_experts; e > 0; --e) pairs.begin[e] = pairs.begin[e - 1];
+  pairs.begin[0] = 0;
+}
+
+// Scores [R,64] and two partials of (maximum [R], sum [R], values [R,E]).
+size_t attend_scratch_floats(const OperationConstants& c) {
+  const size_t group = static_cast<size_t>(c.n_heads / c.n_kv_heads);
+  const size_t width = static_cast<size_t>(c.head_width);
+  return align_up(group * kPageTokens + 2 * group * (2 + width), 32);
+}
+
+void compute_attend(const Operation& op, const cpu::KernelTable& kernels, int64_t token,
+                    int64_t kv_head, float* scratch) {
+  const OperationConstants& c = *op.constants;
+  const int64_t group = c.n_heads / c.n_kv_heads;
+  const int64_t width = c.head_width;
+  const int64_t n_keys = op.step->first_position + token + 1;
+  const int64_t first_key =
+      c.sliding_window > 0 ? std::max<int64_t>(0, n_keys - c.sliding_window) : 0;
+  const size_t head_offset = static_cast<size_t>(kv_head) * c.kv_head_bytes();
+  const size_t row_bytes = c.kv_head_bytes() / static_cast<size_t>(kPageTokens);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(width));
+
+  const float* q = row_of<const float>(op.in[0], token) + kv_head * group * width;
+  float* scores = scratch;
+  float* maximum = scores + group * kPageTokens;
+  float* sum = maximum + group;
+  float* acc = sum + group;
+  float* page_maximum = acc + group * width;
+  float* page_sum = page_maximum + group;
+  float* page_acc = page_sum + group;
+  cpu::KernelTable::AttendPage* attend =
+      c.kv_type == KvType::kF16 ? kernels.attend_page_f16 : kernels.attend_page_f32;
+
+  const int64_t first_page = first_key / kPageTokens;
+  for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
+    const bool first = page == first_page;
+    const int64_t skipped = first ? first_key % kPageTokens : 0;
+    const int64_t n = std::min(kPageTokens, n_keys - page * kPageTokens) - skipped;
+    const std::byte* keys =
+        keys_of_page(op, page) + head_offset + static_cast<size_t>(skipped) * row_bytes;
+    attend(q, keys, keys + c.kv_page_bytes(), n, group, width, scale, scores,
+           first ? maximum : page_maximum, first ? sum : page_sum, first ? acc : page_acc);
+    if (!first)
+      kernels.merge_partials(maximum, sum, acc, page_maximum, page_sum, page_acc, group, width);
+  }
+  float* out = row_of<float>(op.out, token) + kv_head * group * width;
+  for (int64_t r = 0; r < group; ++r) {
+    const float inverse = 1.0f / sum[r];
+    for (int64_t i = 0; i < width; ++i) out[r * width + i] = acc[r * width + i] * inverse;
+  }
+}
+
+void compute(const Operation& op, const cpu::KernelTable& kernels, float* attend_scratch) {
+  switch (op.kind) {
+    case OpKind::kMatmul:
+      return compute_product(op, kernels, 0, op.weight_rows);
+    case OpKind::kExpertMatmul: {
+      const ExpertLists lists = lists_in(op);
+      const auto* experts = follow(op, op.experts);
+      for (int32_t i = 0; i < *lists.n_active; ++i) {
+        if (experts[lists.active[i]] == nullptr) continue;
+        compute_expert_product(op, kernels, lists.active[i], 0, op.weight_rows);
+      }
+      return;
+    }
+    case OpKind::kAttend:
+      for (int64_t t = 0; t < op.step->n_tokens; ++t) {
+        for (int64_t g = 0; g < op.constants->n_kv_heads; ++g) {
+          compute_attend(op, kernels, t, g, attend_scratch);
+        }
+      }
+      return;
+    case OpKind::kListPairs:
+      return list_pairs(op);
+    case OpKind::kTakePairs:
+      return take_pairs(op);
+    default:
+      for (int64_t row = 0, n = n_rows(op); row < n; ++row) compute_row(op, kernels, row);
+  }
+}
+
+}  // namespace tandem::host
