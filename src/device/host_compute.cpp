@@ -263,7 +263,7 @@ size_t attend_scratch_floats(const OperationConstants& c) {
 }
 
 void compute_attend(const Operation& op, const cpu::KernelTable& kernels, int64_t token,
-                    int64_t kv_head, float* scratch) {
+                    int64_t kv_head, float* scratch, const CancelFlag& cancel) {
   const OperationConstants& c = *op.constants;
   const int64_t group = c.n_heads / c.n_kv_heads;
   const int64_t width = c.head_width;
@@ -287,6 +287,7 @@ void compute_attend(const Operation& op, const cpu::KernelTable& kernels, int64_
 
   const int64_t first_page = first_key / kPageTokens;
   for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
+    if (cancel.cancelled()) return;
     const bool first = page == first_page;
     const int64_t skipped = first ? first_key % kPageTokens : 0;
     const int64_t n = std::min(kPageTokens, n_keys - page * kPageTokens) - skipped;
@@ -320,7 +321,7 @@ void compute(const Operation& op, const cpu::KernelTable& kernels, float* attend
     case OpKind::kAttend:
       for (int64_t t = 0; t < op.step->n_tokens; ++t) {
         for (int64_t g = 0; g < op.constants->n_kv_heads; ++g) {
-          compute_attend(op, kernels, t, g, attend_scratch);
+          compute_attend(op, kernels, t, g, attend_scratch, or_never(nullptr));
         }
       }
       return;

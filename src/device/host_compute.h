@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/progress.h"
 #include "device/operation.h"
 #include "kernels_cpu/kernels.h"
 
@@ -32,8 +33,9 @@ void compute_expert_product(const Operation& operation, const cpu::KernelTable& 
                             int32_t expert, int64_t begin, int64_t end);
 
 // The query heads of one token that share a key-value head.  `scratch`: attend_scratch_floats().
+// Left unfinished once cancelled: a long context takes a second with slow kernels.
 void compute_attend(const Operation& operation, const cpu::KernelTable& kernels, int64_t token,
-                    int64_t kv_head, float* scratch);
+                    int64_t kv_head, float* scratch, const CancelFlag& cancel);
 size_t attend_scratch_floats(const OperationConstants& constants);
 
 // kListPairs, whole.

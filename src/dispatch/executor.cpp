@@ -245,9 +245,9 @@ void Executor::Walk::item(const Step& step, int64_t index, unsigned thread_index
       return host::compute_product(*range.operation, kernels, range.begin, range.end);
     }
     case StepKind::kAttend:
-      return host::compute_attend(*first, kernels, index / constants.n_kv_heads,
-                                  index % constants.n_kv_heads,
-                                  attend_scratch.data() + thread_index * attend_scratch_stride);
+      return host::compute_attend(
+          *first, kernels, index / constants.n_kv_heads, index % constants.n_kv_heads,
+          attend_scratch.data() + thread_index * attend_scratch_stride, *cancel);
     case StepKind::kSerial:
       return host::list_pairs(*first);
     case StepKind::kExpertMatmuls: {
