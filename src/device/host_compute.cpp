@@ -121,26 +121,23 @@ void gather_pair(const Operation& op, int64_t row) {
   std::memcpy(row_of<std::byte>(op.out, row), row_of<std::byte>(op.in[0], token), op.out.row_bytes);
 }
 
+ExpertLists lists_at(const Operation& op, const Operand& operand) {
+  return ExpertLists::over(reinterpret_cast<int32_t*>(operand.data), op.constants->n_experts,
+                           op.step->n_tokens * op.constants->n_experts_used);
+}
+
 void combine(const Operation& op, const cpu::KernelTable& kernels, int64_t row) {
   const int64_t n_used = op.constants->n_experts_used;
-  const int32_t* pair_rows = lists_in(op).row_of + row * n_used;
+  const int32_t* own = lists_at(op, op.in[1]).row_of + row * n_used;
+  const int32_t* other =
+      op.other_lists.data == nullptr ? own : lists_at(op, op.other_lists).row_of + row * n_used;
   const float* shares = row_of<const float>(op.in[2], row);
   float* out = row_of<float>(op.out, row);
   std::memset(out, 0, static_cast<size_t>(op.width) * sizeof(float));
   for (int64_t u = 0; u < n_used; ++u) {
-    kernels.scaled_add(out, row_of<const float>(op.in[0], pair_rows[u]), shares[u], op.width);
-  }
-}
-
-void take_pairs(const Operation& op) {
-  const ExpertLists lists = lists_in(op);
-  const auto* experts = follow(op, op.experts);
-  for (int32_t i = 0; i < *lists.n_active; ++i) {
-    const int32_t expert = lists.active[i];
-    if (experts[expert] != nullptr) continue;
-    const int64_t begin = lists.begin[expert], end = lists.begin[expert + 1];
-    std::memcpy(row_of<std::byte>(op.out, begin), row_of<std::byte>(op.in[0], begin),
-                static_cast<size_t>(end - begin) * op.out.row_bytes);
+    const float* computed = own[u] >= 0 ? row_of<const float>(op.in[0], own[u])
+                                        : row_of<const float>(op.other_rows, other[u]);
+    kernels.scaled_add(out, computed, shares[u], op.width);
   }
 }
 
@@ -151,7 +148,7 @@ int64_t n_rows(const Operation& op) {
     case RowSpace::kTokens:
       return op.step->n_tokens;
     case RowSpace::kPairs:
-      return op.step->n_tokens * op.constants->n_experts_used;
+      return *op.n_pairs;
     case RowSpace::kOutputs:
       return op.step->n_outputs;
     case RowSpace::kStep:
@@ -160,10 +157,7 @@ int64_t n_rows(const Operation& op) {
   return 0;
 }
 
-ExpertLists lists_in(const Operation& op) {
-  return ExpertLists::over(reinterpret_cast<int32_t*>(op.in[1].data), op.constants->n_experts,
-                           op.step->n_tokens * op.constants->n_experts_used);
-}
+ExpertLists lists_in(const Operation& op) { return lists_at(op, op.in[1]); }
 
 void compute_row(const Operation& op, const cpu::KernelTable& kernels, int64_t row) {
   const OperationConstants& c = *op.constants;
@@ -212,7 +206,6 @@ void compute_row(const Operation& op, const cpu::KernelTable& kernels, int64_t r
     case OpKind::kAttend:
     case OpKind::kListPairs:
     case OpKind::kExpertMatmul:
-    case OpKind::kTakePairs:
       TANDEM_ASSERT(false && "not a row-wise operation");
       return;
   }
@@ -236,23 +229,27 @@ void list_pairs(const Operation& op) {
   const int64_t n_experts = op.constants->n_experts;
   const int64_t n_pairs = op.step->n_tokens * op.constants->n_experts_used;
   const int32_t* expert_of = row_of<const int32_t>(op.in[0], 0);  // [T,U], contiguous
-  const ExpertLists pairs =
-      ExpertLists::over(reinterpret_cast<int32_t*>(op.out.data), n_experts, n_pairs);
-  std::fill_n(pairs.begin, n_experts + 1, 0);
-  for (int64_t p = 0; p < n_pairs; ++p) ++pairs.begin[expert_of[p] + 1];
-  *pairs.n_active = 0;
+  const auto* experts = follow(op, op.experts);
+  const ExpertLists lists = lists_at(op, op.out);
+  std::fill_n(lists.begin, n_experts + 1, 0);
+  for (int64_t p = 0; p < n_pairs; ++p) {
+    if (experts[expert_of[p]] != nullptr) ++lists.begin[expert_of[p] + 1];
+  }
+  *lists.n_active = 0;
   for (int32_t e = 0; e < n_experts; ++e) {
-    if (pairs.begin[e + 1] > 0) pairs.active[(*pairs.n_active)++] = e;
-    pairs.begin[e + 1] += pairs.begin[e];
+    if (lists.begin[e + 1] > 0) lists.active[(*lists.n_active)++] = e;
+    lists.begin[e + 1] += lists.begin[e];
   }
   // begin[e] serves as the next free row of expert e, then is put back by one expert's worth.
   for (int64_t p = 0; p < n_pairs; ++p) {
-    const int32_t row = pairs.begin[expert_of[p]]++;
-    pairs.pair_at[row] = static_cast<int32_t>(p);
-    pairs.row_of[p] = row;
+    lists.row_of[p] = -1;
+    if (experts[expert_of[p]] == nullptr) continue;
+    const int32_t row = lists.begin[expert_of[p]]++;
+    lists.pair_at[row] = static_cast<int32_t>(p);
+    lists.row_of[p] = row;
   }
-  for (int64_t e = n_experts; e > 0; --e) pairs.begin[e] = pairs.begin[e - 1];
-  pairs.begin[0] = 0;
+  for (int64_t e = n_experts; e > 0; --e) lists.begin[e] = lists.begin[e - 1];
+  lists.begin[0] = 0;
 }
 
 // Scores [R,64] and two partials of (maximum [R], sum [R], values [R,E]).
@@ -311,9 +308,7 @@ void compute(const Operation& op, const cpu::KernelTable& kernels, float* attend
       return compute_product(op, kernels, 0, op.weight_rows);
     case OpKind::kExpertMatmul: {
       const ExpertLists lists = lists_in(op);
-      const auto* experts = follow(op, op.experts);
       for (int32_t i = 0; i < *lists.n_active; ++i) {
-        if (experts[lists.active[i]] == nullptr) continue;
         compute_expert_product(op, kernels, lists.active[i], 0, op.weight_rows);
       }
       return;
@@ -327,8 +322,6 @@ void compute(const Operation& op, const cpu::KernelTable& kernels, float* attend
       return;
     case OpKind::kListPairs:
       return list_pairs(op);
-    case OpKind::kTakePairs:
-      return take_pairs(op);
     default:
       for (int64_t row = 0, n = n_rows(op); row < n; ++row) compute_row(op, kernels, row);
   }

@@ -41,7 +41,7 @@ size_t attend_scratch_floats(const OperationConstants& constants);
 // kListPairs, whole.
 void list_pairs(const Operation& operation);
 
-// Any operation, whole.  Experts that this processor does not have are left out.
+// Any operation, whole.
 void compute(const Operation& operation, const cpu::KernelTable& kernels, float* attend_scratch);
 
 }  // namespace tandem::host

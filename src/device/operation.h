@@ -17,34 +17,34 @@ namespace tandem {
 
 // How many rows a value has in a step of T tokens with U experts each and R rows of logits.
 enum class RowSpace : uint8_t {
-  kTokens,   // T
-  kPairs,    // T*U, one row per (token, expert), grouped by expert
+  kTokens,  // T
+  kPairs,  // one row per (token, expert) that this processor computes, grouped by expert; T*U if it computes all
   kOutputs,  // R
   kStep,     // 1
 };
 
 // "updates" means that out is also in[0] and is overwritten.
 enum class OpKind : uint8_t {
-  kEmbed,         // out [T,D] = row ids[t] of the weight [V,D]
-  kRopeAngles,    // out [T,n_rot] = cos, then sin, of the position's angles
-  kNorm,          // out = RMS norm of in[0], times the weight
-  kQuantize,      // out (Q8A) = in[0] in int8 blocks of 32
-  kMatmul,        // out [T,N] = in[0] [T,K] x weight [N,K]
-  kBias,          // updates: += weight
-  kHeadNorm,      // updates: RMS norm of each head of head_width, times the weight [E]
-  kRope,          // updates: rotates each head by the angles in in[1]
-  kStoreKv,       // appends keys in[0] and values in[1] to the layer's pages
-  kAttend,        // out [T,H*E] = attention of queries in[0] over the layer's pages
-  kAdd,           // updates: += in[1]
-  kSiluMul,       // out = silu(in[0]) * in[1]
-  kRoute,         // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
-  kListPairs,     // in[0] ids: out lists of pairs by expert
-  kGatherPairs,   // out [T*U,..] = rows of in[0] in the order of the lists in[1]
-  kExpertMatmul,  // out [T*U,N] = in[0] x weight of each row's expert, lists in[1]
-  kCombine,  // out [T,D] = sum over u, in order, of in[2][t,u] * row of pair (t,u) of in[0]; lists in[1]
+  kEmbed,       // out [T,D] = row ids[t] of the weight [V,D]
+  kRopeAngles,  // out [T,n_rot] = cos, then sin, of the position's angles
+  kNorm,        // out = RMS norm of in[0], times the weight
+  kQuantize,    // out (Q8A) = in[0] in int8 blocks of 32
+  kMatmul,      // out [T,N] = in[0] [T,K] x weight [N,K]
+  kBias,        // updates: += weight
+  kHeadNorm,    // updates: RMS norm of each head of head_width, times the weight [E]
+  kRope,        // updates: rotates each head by the angles in in[1]
+  kStoreKv,     // appends keys in[0] and values in[1] to the layer's pages
+  kAttend,      // out [T,H*E] = attention of queries in[0] over the layer's pages
+  kAdd,         // updates: += in[1]
+  kSiluMul,     // out = silu(in[0]) * in[1]
+  kRoute,       // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
+  kListPairs,  // in[0] ids: out lists of the pairs by expert, of those experts that this processor has
+  kGatherPairs,   // out [pairs,..] = rows of in[0] in the order of the lists in[1]
+  kExpertMatmul,  // out [pairs,N] = in[0] x weight of each row's expert, lists in[1]
+  // out [T,D] = sum over u, in order, of in[2][t,u] * row of pair (t,u) of in[0]; lists in[1].  Pairs that are not in
+  // these lists are taken from other_rows by other_lists.
+  kCombine,
   kGatherOutputs,  // out [R,D] = rows of in[0] whose logits are wanted
-  // Only in Schedules of two processors, between what each of them computed:
-  kTakePairs,  // out [T*U,..] = rows of in[0] of those pairs whose expert the other processor computes; lists in[1]
 };
 
 enum class RopeStyle : uint8_t {
@@ -100,13 +100,18 @@ struct Operation {
   int32_t kv_slot = -1;  // kStoreKv, kAttend: which of the layers whose pages lie here
   int64_t width = 0;     // elements of a row of out; of in[0] where there is no out
   Operand in[3], out, out2;
+  Operand other_rows,
+      other_lists;  // kCombine: what the other processor computed; null where it computes nothing
+
+  // Operations on pairs: how many there are, in the lists.
+  const int32_t* n_pairs = nullptr;
 
   // A matrix [rows, cols] or vector [cols] in the file's layout; for kRopeAngles the frequencies, double [n_rot/2].
   const std::byte* weight = nullptr;
   DType weight_type = DType::kF32;
   int64_t weight_rows = 1, weight_cols = 0;
   size_t weight_row_bytes = 0;
-  // kExpertMatmul, kTakePairs: [X] each expert's matrix; null: the other processor computes it.
+  // kListPairs, kExpertMatmul: [X] each expert's matrix; null: the other processor computes it.
   const std::byte* const* experts = nullptr;
 
   const OperationConstants* constants =
@@ -118,13 +123,15 @@ struct Operation {
   ptrdiff_t shift = 0;
 };
 
-// Arrays of int32 behind the lists of kListPairs.  X experts, P = T*U pairs; pair t*U+u is token t's u-th expert.
+// Arrays of int32 behind the lists of kListPairs.  X experts, P = T*U pairs; pair t*U+u is token t's u-th expert.  Only
+// experts that the processor has are listed, and their pairs.
 struct ExpertLists {
   int32_t* n_active;  // [1] experts with at least one pair
   int32_t* active;    // [X] their ids, ascending
-  int32_t* begin;     // [X+1] expert e owns rows begin[e] .. begin[e+1] of the pair-ordered values
-  int32_t* pair_at;   // [P] which pair stands in a row
-  int32_t* row_of;    // [P] in which row a pair stands
+  int32_t*
+      begin;  // [X+1] expert e owns rows begin[e] .. begin[e+1] of the pair-ordered values; begin[X]: all rows
+  int32_t* pair_at;  // [P] which pair stands in a row
+  int32_t* row_of;   // [P] in which row a pair stands; -1: not here
 
   static size_t count(int64_t n_experts, int64_t n_pairs) {
     return static_cast<size_t>(1 + n_experts + n_experts + 1 + 2 * n_pairs);

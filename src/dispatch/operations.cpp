@@ -20,7 +20,7 @@ void set_weight(const Program& program, const Op& op, const ProcessorMemory& mem
   ready.weight_rows = weight.rows;
   ready.weight_cols = weight.cols;
   ready.weight_row_bytes = weight.row_bytes();
-  if (op.kind == OpKind::kExpertMatmul) {
+  if (op.kind == OpKind::kExpertMatmul || op.kind == OpKind::kListPairs) {
     ready.experts = memory.experts(op.weight);
   } else {
     ready.weight = memory.weight(op.weight);
@@ -50,6 +50,7 @@ std::vector<Operation> ready_operations(const Program& program, const LoweredPro
                                         const ProcessorMemory& memory) {
   std::vector<Operation> result;
   result.reserve(program.ops.size());
+  const int32_t* n_pairs = nullptr;  // of the layer's lists
   for (const Op& op : program.ops) {
     Operation ready;
     ready.kind = op.kind;
@@ -61,6 +62,13 @@ std::vector<Operation> ready_operations(const Program& program, const LoweredPro
     ready.out = operand_of(lowered, memory, op.out);
     ready.out2 = operand_of(lowered, memory, op.out2);
     set_weight(program, op, memory, ready);
+    if (op.kind == OpKind::kListPairs) {
+      n_pairs =
+          ExpertLists::over(reinterpret_cast<int32_t*>(ready.out.data), program.shape.n_experts, 0)
+              .begin +
+          program.shape.n_experts;
+    }
+    if (ready.rows == RowSpace::kPairs) ready.n_pairs = n_pairs;
     ready.constants = memory.constants;
     ready.step = memory.step;
     result.push_back(ready);

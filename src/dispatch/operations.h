@@ -18,7 +18,8 @@ namespace tandem {
 struct ProcessorMemory {
   std::byte* arena = nullptr;  // of at least the lowered Program's arena_bytes
   std::function<const std::byte*(WeightId)> weight;
-  // [X] matrices of the experts whose first weight is this one (Op::weight of a kExpertMatmul).
+  // [X] matrices of the experts whose first weight is this one (Op::weight of a kExpertMatmul or kListPairs); null for
+  // those that the other processor computes.
   std::function<const std::byte* const*(WeightId)> experts;
   const double* rope_frequencies = nullptr;  // [n_rot/2]
   const OperationConstants* constants = nullptr;

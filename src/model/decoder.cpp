@@ -309,7 +309,7 @@ void routed_feed_forward(Builder& b, ValueId x) {
   const ValueId shares = b.value(ValueType::kF32, RowSpace::kTokens, s.n_experts_used);
   b.emit(OpKind::kRoute, scores, kNoId, ids).out2 = shares;
   const ValueId lists = b.value(ValueType::kExpertLists, RowSpace::kStep, s.n_experts);
-  b.emit(OpKind::kListPairs, ids, kNoId, lists);
+  b.emit(OpKind::kListPairs, ids, kNoId, lists, w.gate);
 
   const auto gathered = [&](ValueId source) {
     const ValueType type = b.program().values[source].type;

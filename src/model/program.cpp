@@ -11,7 +11,8 @@ uint64_t weight_bytes(const Weight& weight) {
 template <typename Use>
 void for_each_use(const Program& program, Use use) {
   for (const Op& op : program.ops) {
-    if (op.weight == kNoId || op.kind == OpKind::kEmbed) continue;
+    // An embedding reads one row; lists only ask whose experts these are.
+    if (op.weight == kNoId || op.kind == OpKind::kEmbed || op.kind == OpKind::kListPairs) continue;
     const bool expert = op.kind == OpKind::kExpertMatmul;
     use(program.weights[op.weight],
         expert ? static_cast<uint64_t>(program.shape.n_experts_used) : 1);

@@ -22,6 +22,13 @@ using ValueId = uint32_t;
 using WeightId = uint32_t;
 inline constexpr uint32_t kNoId = UINT32_MAX;
 
+// Who computes an operation.
+enum class Processor : uint8_t {
+  kCpu,
+  kDevice,
+  kBoth,  // each its own experts' share
+};
+
 enum class ValueType : uint8_t {
   kF32,          // width floats per row
   kQ8A,          // width/32 BlockQ8A per row
