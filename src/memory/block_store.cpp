@@ -125,15 +125,15 @@ Result<std::unique_ptr<BlockStore>> BlockStore::create(const std::vector<std::st
   store->files_ = std::move(files);
   store->n_read_threads_ = options.n_read_threads;
   TANDEM_RETURN_IF_ERROR(store->check_extents());
-  std::vector<Placement> placements;
+  std::vector<ReadTarget> targets;
   for (BlockId id = 0; id < store->blocks_.size(); ++id) {
     const std::vector<Extent>& extents = store->blocks_[id].extents;
     for (size_t i = 0; i < extents.size(); ++i) {
-      placements.push_back({id, extents[i], layout.offsets[id][i]});
+      targets.push_back({id, extents[i], layout.offsets[id][i]});
     }
     store->slots_.push_back({std::move(layout.offsets[id])});
   }
-  store->plan_ = plan_reads(std::move(placements), BlockLoader::kWindowBytes);
+  store->plan_ = plan_reads(std::move(targets), BlockLoader::kWindowBytes);
   return store;
 }
 

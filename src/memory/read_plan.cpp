@@ -27,19 +27,19 @@ void open_window(ReadPlan& plan, uint32_t file_index, uint64_t offset, bool in_p
                           static_cast<uint32_t>(plan.pieces.size()), 0, in_place});
 }
 
-void plan_in_place(ReadPlan& plan, const Placement& placement, uint64_t window_bytes) {
-  const Extent& extent = placement.extent;
+void plan_in_place(ReadPlan& plan, const ReadTarget& target, uint64_t window_bytes) {
+  const Extent& extent = target.extent;
   for (uint64_t done = 0; done < extent.bytes;) {
-    const uint64_t slot = placement.slot_offset + done;
+    const uint64_t slot = target.slot_offset + done;
     const uint64_t bytes = std::min(extent.bytes - done, window_bytes - slot % window_bytes);
     open_window(plan, extent.file_index, extent.offset + done, true);
-    add_piece(plan, {placement.block, extent.offset + done, bytes, slot});
+    add_piece(plan, {target.block, extent.offset + done, bytes, slot});
     done += bytes;
   }
 }
 
-void plan_gathered(ReadPlan& plan, const Placement& placement, uint64_t window_bytes) {
-  const Extent& extent = placement.extent;
+void plan_gathered(ReadPlan& plan, const ReadTarget& target, uint64_t window_bytes) {
+  const Extent& extent = target.extent;
   for (uint64_t done = 0; done < extent.bytes;) {
     const uint64_t offset = extent.offset + done;
     const ReadWindow* last = plan.windows.empty() ? nullptr : &plan.windows.back();
@@ -49,7 +49,7 @@ void plan_gathered(ReadPlan& plan, const Placement& placement, uint64_t window_b
     if (!joins) open_window(plan, extent.file_index, offset, false);
     const uint64_t bytes =
         std::min(extent.bytes - done, plan.windows.back().begin + window_bytes - offset);
-    add_piece(plan, {placement.block, offset, bytes, placement.slot_offset + done});
+    add_piece(plan, {target.block, offset, bytes, target.slot_offset + done});
     done += bytes;
   }
 }
@@ -67,19 +67,19 @@ std::optional<SlotRange> slot_for(const Extent& extent, uint64_t used, uint64_t 
   return SlotRange{*begin, *next};
 }
 
-ReadPlan plan_reads(std::vector<Placement> placements, uint64_t window_bytes) {
-  std::sort(placements.begin(), placements.end(), [](const Placement& a, const Placement& b) {
+ReadPlan plan_reads(std::vector<ReadTarget> targets, uint64_t window_bytes) {
+  std::sort(targets.begin(), targets.end(), [](const ReadTarget& a, const ReadTarget& b) {
     return std::tie(a.extent.file_index, a.extent.offset, a.slot_offset) <
            std::tie(b.extent.file_index, b.extent.offset, b.slot_offset);
   });
   ReadPlan plan;
-  for (const Placement& placement : placements) {
-    if (is_in_place(placement.extent)) {
-      plan_in_place(plan, placement, window_bytes);
+  for (const ReadTarget& target : targets) {
+    if (is_in_place(target.extent)) {
+      plan_in_place(plan, target, window_bytes);
     } else {
-      plan_gathered(plan, placement, window_bytes);
+      plan_gathered(plan, target, window_bytes);
     }
-    plan.bytes += placement.extent.bytes;
+    plan.bytes += target.extent.bytes;
   }
   return plan;
 }

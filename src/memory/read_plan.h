@@ -18,7 +18,7 @@ namespace tandem {
 inline constexpr uint64_t kReadAlignment = 4096;
 
 // An extent and where it goes.
-struct Placement {
+struct ReadTarget {
   uint32_t block = 0;
   Extent extent;
   uint64_t slot_offset = 0;  // in the arena; see slot_for()
@@ -57,9 +57,9 @@ struct SlotRange {
 // `alignment`, a divisor of kReadAlignment.  Nothing when the sum overflows.
 std::optional<SlotRange> slot_for(const Extent& extent, uint64_t used, uint64_t alignment);
 
-// Every byte of every placement is in exactly one piece.  Windows are at most `window_bytes` long.
+// Every byte of every target is in exactly one piece.  Windows are at most `window_bytes` long.
 // Those in place end where the arena has a multiple of it, the others read over gaps of a few pages
 // between extents. Requires: slots are from slot_for(); window_bytes % kReadAlignment == 0.
-ReadPlan plan_reads(std::vector<Placement> placements, uint64_t window_bytes);
+ReadPlan plan_reads(std::vector<ReadTarget> targets, uint64_t window_bytes);
 
 }  // namespace tandem

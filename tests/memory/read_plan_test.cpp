@@ -9,21 +9,20 @@ namespace {
 
 constexpr uint64_t kWindow = 4 * kReadAlignment;
 
-// Each placement's bytes, put together from the pieces, must be its extent in order and once.
-void expect_covered(const std::vector<Placement>& placements, const ReadPlan& plan) {
-  for (const Placement& placement : placements) {
+// Each target's bytes, put together from the pieces, must be its extent in order and once.
+void expect_covered(const std::vector<ReadTarget>& targets, const ReadPlan& plan) {
+  for (const ReadTarget& target : targets) {
     uint64_t covered = 0;
     for (const ReadPiece& piece : plan.pieces) {
-      if (piece.slot_offset < placement.slot_offset ||
-          piece.slot_offset >= placement.slot_offset + placement.extent.bytes) {
+      if (piece.slot_offset < target.slot_offset ||
+          piece.slot_offset >= target.slot_offset + target.extent.bytes) {
         continue;
       }
-      EXPECT_EQ(piece.file_offset - placement.extent.offset,
-                piece.slot_offset - placement.slot_offset);
-      EXPECT_EQ(piece.block, placement.block);
+      EXPECT_EQ(piece.file_offset - target.extent.offset, piece.slot_offset - target.slot_offset);
+      EXPECT_EQ(piece.block, target.block);
       covered += piece.bytes;
     }
-    EXPECT_EQ(covered, placement.extent.bytes);
+    EXPECT_EQ(covered, target.extent.bytes);
   }
 }
 
@@ -43,7 +42,7 @@ void expect_windows_hold_their_pieces(const ReadPlan& plan) {
   EXPECT_EQ(next, plan.pieces.size());
 }
 
-void expect_pages_read_in_place_belong_to_one(const std::vector<Placement>& placements,
+void expect_pages_read_in_place_belong_to_one(const std::vector<ReadTarget>& targets,
                                               const ReadPlan& plan) {
   for (const ReadWindow& window : plan.windows) {
     if (!window.in_place) continue;
@@ -52,7 +51,7 @@ void expect_pages_read_in_place_belong_to_one(const std::vector<Placement>& plac
     EXPECT_EQ(piece.slot_offset % kReadAlignment, piece.file_offset % kReadAlignment);
     const uint64_t begin = piece.slot_offset / kReadAlignment * kReadAlignment;
     const uint64_t end = piece.slot_offset + piece.bytes + kReadAlignment - 1;
-    for (const Placement& other : placements) {
+    for (const ReadTarget& other : targets) {
       if (other.block == piece.block || other.extent.bytes == 0) continue;
       EXPECT_TRUE(other.slot_offset >= end / kReadAlignment * kReadAlignment ||
                   other.slot_offset + other.extent.bytes <= begin);
@@ -61,14 +60,14 @@ void expect_pages_read_in_place_belong_to_one(const std::vector<Placement>& plac
 }
 
 TEST(ReadPlan, CutsASmallExtentIntoAlignedWindows) {
-  const std::vector<Placement> placements = {{0, {0, 100, 10 * kReadAlignment}, 0}};
-  const ReadPlan plan = plan_reads(placements, kWindow);
+  const std::vector<ReadTarget> targets = {{0, {0, 100, 10 * kReadAlignment}, 0}};
+  const ReadPlan plan = plan_reads(targets, kWindow);
   ASSERT_EQ(plan.windows.size(), 3u);
   EXPECT_EQ(plan.windows[0].begin, 0u);
   EXPECT_EQ(plan.windows[1].begin, kWindow);
   EXPECT_EQ(plan.bytes, 10 * kReadAlignment);
   EXPECT_FALSE(plan.windows[0].in_place);
-  expect_covered(placements, plan);
+  expect_covered(targets, plan);
 }
 
 TEST(ReadPlan, CutsALargeExtentWhereTheArenaHasMultiples) {
@@ -94,17 +93,17 @@ TEST(ReadPlan, GivesNoSlotBeyondTheLargestAddress) {
 }
 
 TEST(ReadPlan, ReadsNeighboursTogetherInFileOrder) {
-  const std::vector<Placement> placements = {{1, {0, 640, 320}, 4096}, {0, {0, 96, 500}, 0}};
-  const ReadPlan plan = plan_reads(placements, kWindow);
+  const std::vector<ReadTarget> targets = {{1, {0, 640, 320}, 4096}, {0, {0, 96, 500}, 0}};
+  const ReadPlan plan = plan_reads(targets, kWindow);
   ASSERT_EQ(plan.windows.size(), 1u);
   EXPECT_EQ(plan.pieces[0].block, 0u);
-  expect_covered(placements, plan);
+  expect_covered(targets, plan);
 }
 
 TEST(ReadPlan, DoesNotReadOverLargeGapsOrFiles) {
-  const std::vector<Placement> placements = {
+  const std::vector<ReadTarget> targets = {
       {0, {0, 0, 32}, 0}, {1, {0, uint64_t{1} << 30, 32}, 64}, {2, {1, 64, 32}, 128}};
-  EXPECT_EQ(plan_reads(placements, kWindow).windows.size(), 3u);
+  EXPECT_EQ(plan_reads(targets, kWindow).windows.size(), 3u);
 }
 
 TEST(ReadPlan, HasNothingToDoForEmptyExtents) {
@@ -114,7 +113,7 @@ TEST(ReadPlan, HasNothingToDoForEmptyExtents) {
 TEST(ReadPlan, CoversAnyLayoutExactlyOnce) {
   std::mt19937_64 random(7);
   for (int round = 0; round < 200; ++round) {
-    std::vector<Placement> placements;
+    std::vector<ReadTarget> targets;
     uint64_t slot = 0;
     for (uint32_t block = 0; block < 20; ++block) {
       // Extents of different blocks may overlap: two blocks may share weights.
@@ -122,13 +121,13 @@ TEST(ReadPlan, CoversAnyLayoutExactlyOnce) {
                           random() % 140000};
       const auto range = slot_for(extent, slot, 64);
       ASSERT_TRUE(range);
-      placements.push_back({block, extent, range->begin});
+      targets.push_back({block, extent, range->begin});
       slot = range->next;
     }
-    const ReadPlan plan = plan_reads(placements, kWindow);
-    expect_pages_read_in_place_belong_to_one(placements, plan);
+    const ReadPlan plan = plan_reads(targets, kWindow);
+    expect_pages_read_in_place_belong_to_one(targets, plan);
     expect_windows_hold_their_pieces(plan);
-    expect_covered(placements, plan);
+    expect_covered(targets, plan);
   }
 }
 
