@@ -46,7 +46,7 @@ std::vector<BlockRole> block_roles(const Program& program) {
     if (op.kind == OpKind::kRoute && producer[i] != kNoId) {
       roles[program.weights[program.ops[producer[i]].weight].block].router = true;
     }
-    if (op.weight == kNoId || op.kind == OpKind::kEmbed) continue;
+    if (op.weight == kNoId || op.kind == OpKind::kEmbed || op.kind == OpKind::kListPairs) continue;
     if (op.kind == OpKind::kExpertMatmul) {
       describe_experts(program, op, roles);
       continue;

@@ -19,12 +19,6 @@ namespace tandem {
 
 enum class Tier : uint8_t { kDram, kDevice };
 
-enum class Processor : uint8_t {
-  kCpu,
-  kDevice,
-  kBoth,  // of operations alone: each processor computes its own experts' share
-};
-
 // The three that are possible: (dram, cpu); (device, device); (dram, device): streamed, that is copied through a double
 // buffer at each use.
 struct BlockPlace {
