@@ -1,0 +1,128 @@
+// kAttend: out [T,H*E] = attention of queries in[0] [T,H*E] over the layer's pages.  Overwrites out.
+// Requires: E <= 256; every page that a token sees is there.
+//
+// One block per (token, query head).  Page by page, in page order: scores in float32 in order of e, their maximum,
+// weights exp(score - maximum), outputs summed over positions in order; pages merged by running maximum and sum.  That is
+// the scalar set's order of operations: the same bits but for exp (exp.h, 2^-22).
+#pragma once
+
+#include <cmath>
+
+#include "kernels_gpu/exp.h"
+#include "kernels_gpu/pages.h"
+
+namespace tandem::gpu {
+
+inline constexpr int64_t kMaxHeadWidth = 256;
+
+struct AttendKernel {
+  static constexpr int kThreads = 128;
+  struct Shared {
+    float q[kMaxHeadWidth];
+    float acc[kMaxHeadWidth];
+    float weights[kPageTokens];  // scores at first
+    float page_maximum, maximum, sum;
+  };
+
+  // Positions of a page that a token sees.
+  struct Seen {
+    const std::byte* keys;
+    const std::byte* values;
+    int64_t n;
+    bool first;
+  };
+
+  TANDEM_DEVICE static float score(const Shared& shared, const std::byte* keys, int64_t i,
+                                   int64_t E, bool f16, float scale) {
+    float sum = 0;
+    for (int64_t e = 0; e < E; ++e) sum += shared.q[e] * kv_value(keys, i * E + e, f16);
+    return sum * scale;
+  }
+
+  TANDEM_DEVICE static float weight(float score, float maximum) {
+    return score == maximum ? 1.0f : exp_f32(score - maximum);  // equal first: -inf - -inf is NaN
+  }
+
+  // Folds one page into acc, maximum and sum.
+  TANDEM_DEVICE static void fold(const Block<kThreads>& block, Shared& shared, const Seen& seen,
+                                 int64_t E, bool f16, float scale) {
+    block.phase([&](int thread) {
+      if (thread < seen.n) shared.weights[thread] = score(shared, seen.keys, thread, E, f16, scale);
+    });
+    block.phase([&](int thread) {
+      if (thread != 0) return;
+      float maximum = -INFINITY;
+      for (int64_t i = 0; i < seen.n; ++i)
+        if (!(shared.weights[i] <= maximum)) maximum = shared.weights[i];
+      shared.page_maximum = maximum;
+    });
+    block.phase([&](int thread) {
+      if (thread < seen.n)
+        shared.weights[thread] = weight(shared.weights[thread], shared.page_maximum);
+    });
+    block.phase([&](int thread) {
+      const float m = shared.maximum, m2 = shared.page_maximum;
+      const float largest = m >= m2 ? m : m2;
+      const float a = weight(m, largest), b = weight(m2, largest);
+      if (thread == 0) {
+        float sum = 0;
+        for (int64_t i = 0; i < seen.n; ++i) sum += shared.weights[i];
+        shared.sum = seen.first ? sum : a * shared.sum + b * sum;
+      }
+      for (int64_t e = thread; e < E; e += kThreads) {
+        float acc = 0;
+        for (int64_t i = 0; i < seen.n; ++i)
+          acc += shared.weights[i] * kv_value(seen.values, i * E + e, f16);
+        shared.acc[e] = seen.first ? acc : a * shared.acc[e] + b * acc;
+      }
+    });
+    block.phase([&](int thread) {
+      if (thread != 0) return;
+      const float m = shared.maximum, m2 = shared.page_maximum;
+      shared.maximum = seen.first ? m2 : m >= m2 ? m : m2;
+    });
+  }
+
+  TANDEM_DEVICE static void attend(const Block<kThreads>& block, Shared& shared, const Arguments& a,
+                                   int64_t token, int64_t head) {
+    const int64_t E = a.c.head_width;
+    const bool f16 = a.c.kv_type == KvType::kF16;
+    const float scale = 1.0f / sqrtf(static_cast<float>(E));
+    const int64_t n_keys = a.op.step->first_position + token + 1;
+    const int64_t first_key =
+        a.c.sliding_window > 0 ? larger<int64_t>(0, n_keys - a.c.sliding_window) : 0;
+    const size_t head_offset =
+        static_cast<size_t>(head / (a.c.n_heads / a.c.n_kv_heads)) * kv_head_bytes(a.c);
+    const size_t row_bytes = static_cast<size_t>(E) * kv_element_bytes(a.c);
+    const float* q = row_of<const float>(a.op.in[0], token) + head * E;
+    float* out = row_of<float>(a.op.out, token) + head * E;
+
+    block.phase([&](int thread) {
+      for (int64_t e = thread; e < E; e += kThreads) shared.q[e] = q[e];
+      if (thread == 0) shared.maximum = -INFINITY;
+    });
+    const int64_t first_page = first_key / kPageTokens;
+    for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
+      const int64_t skipped = page == first_page ? first_key % kPageTokens : 0;
+      Seen seen;
+      seen.keys = keys_of_page(a, page) + head_offset + static_cast<size_t>(skipped) * row_bytes;
+      seen.values = seen.keys + kv_page_bytes(a.c);
+      seen.n = smaller<int64_t>(kPageTokens, n_keys - page * kPageTokens) - skipped;
+      seen.first = page == first_page;
+      fold(block, shared, seen, E, f16, scale);
+    }
+    block.phase([&](int thread) {
+      const float inverse = 1.0f / shared.sum;
+      for (int64_t e = thread; e < E; e += kThreads) out[e] = shared.acc[e] * inverse;
+    });
+  }
+
+  // Heads along x, tokens along y.
+  TANDEM_DEVICE static void run(const Block<kThreads>& block, Shared& shared, const Arguments& a) {
+    for (int64_t token = block.y(), n = a.op.step->n_tokens; token < n; token += block.n_y())
+      for (int64_t head = block.x(); head < a.c.n_heads; head += block.n_x())
+        attend(block, shared, a, token, head);
+  }
+};
+
+}  // namespace tandem::gpu

@@ -1,0 +1,33 @@
+// kStoreKv: appends keys in[0] and values in[1], [T,G*E] float32, to the layer's pages.
+// float16 to nearest even: bit-identical to the CPU.
+#pragma once
+
+#include "kernels_gpu/pages.h"
+
+namespace tandem::gpu {
+
+struct StoreKvKernel {
+  static constexpr int kThreads = 128;
+  using Shared = NoShared;
+
+  TANDEM_DEVICE static void run(const Block<kThreads>& block, Shared&, const Arguments& a) {
+    const int64_t width = a.c.n_kv_heads * a.c.head_width;
+    for_each(block, n_rows(a) * 2 * width, [&](int64_t item) {
+      const int64_t column = item % width, which = item / width % 2, row = item / width / 2;
+      const int64_t position = a.op.step->first_position + row;
+      const int64_t head = column / a.c.head_width, element = column % a.c.head_width;
+      std::byte* place = keys_of_page(a, position / kPageTokens) +
+                         static_cast<size_t>(which) * kv_page_bytes(a.c) +
+                         static_cast<size_t>(head) * kv_head_bytes(a.c);
+      const int64_t i = position % kPageTokens * a.c.head_width + element;
+      const float value = row_of<const float>(a.op.in[which], row)[column];
+      if (a.c.kv_type == KvType::kF16) {
+        reinterpret_cast<Half*>(place)[i] = float_to_half(value);
+      } else {
+        reinterpret_cast<float*>(place)[i] = value;
+      }
+    });
+  }
+};
+
+}  // namespace tandem::gpu
