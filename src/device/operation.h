@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "base/dtype.h"
 
@@ -46,6 +47,11 @@ enum class OpKind : uint8_t {
   kCombine,
   kGatherOutputs,  // out [R,D] = rows of in[0] whose logits are wanted
 };
+
+inline constexpr int kNumOpKinds = static_cast<int>(OpKind::kGatherOutputs) + 1;
+
+// "matmul": of traces, profiles and messages.
+std::string_view operation_name(OpKind kind);
 
 enum class RopeStyle : uint8_t {
   kNormal,  // pairs (2i, 2i+1)

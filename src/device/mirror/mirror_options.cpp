@@ -1,0 +1,171 @@
+#include "device/mirror/mirror_options.h"
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/bytes.h"
+#include "base/file.h"
+
+namespace tandem::mirror {
+namespace {
+
+using Json = nlohmann::json;
+constexpr uint64_t kMaxProfileBytes = 1 << 20;
+constexpr double kMaxNumber = 1e9;
+
+Status wrong(std::string_view field, std::string_view expected, std::string_view found) {
+  return invalid_argument("mirror device: " + std::string(field) + " is '" +
+                          std::string(found.substr(0, 64)) + "', expected " +
+                          std::string(expected));
+}
+
+std::optional<double> number(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  if (!(value >= 0 && value <= kMaxNumber)) return std::nullopt;
+  return value;
+}
+
+// "12GB/s" with unit "GB/s".
+std::optional<double> number_with_unit(std::string_view text, std::string_view unit) {
+  if (text.ends_with(unit)) text.remove_suffix(unit.size());
+  return number(text);
+}
+
+Status read_memory(std::string_view value, MirrorOptions& options) {
+  const Result<uint64_t> bytes = parse_bytes(value);
+  if (!bytes.ok() || *bytes == 0 || *bytes > (uint64_t{1} << 46)) {
+    return wrong("vram", "a size like 4GiB", value);
+  }
+  options.memory_bytes = *bytes;
+  return ok_status();
+}
+
+Status read_order(std::string_view value, MirrorOptions& options) {
+  constexpr std::string_view kRandom = "random:";
+  if (value == "threads") {
+    options.order = Order::kThreads;
+  } else if (value == "lazy") {
+    options.order = Order::kLazy;
+  } else if (value.starts_with(kRandom)) {
+    const auto seed = number(value.substr(kRandom.size()));
+    if (!seed) return wrong("order", "random:SEED with a whole number", value);
+    options.order = Order::kRandom;
+    options.seed = static_cast<uint64_t>(*seed);
+  } else {
+    return wrong("order", "threads, lazy or random:SEED", value);
+  }
+  return ok_status();
+}
+
+Status read_timed(std::string_view path, MirrorOptions& options) {
+  TANDEM_ASSIGN_OR_RETURN(const auto file, ReadFile::open(std::string(path)));
+  if (file->size_bytes() > kMaxProfileBytes) {
+    return corrupt("a profile has at most " + format_bytes(kMaxProfileBytes) + ", this has " +
+                   format_bytes(file->size_bytes()))
+        .in_file(std::string(path));
+  }
+  std::string text(file->size_bytes(), '\0');
+  TANDEM_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(text))));
+  Result<Profile> profile = read_profile(text);
+  if (!profile.ok()) return profile.status().in_file(std::string(path));
+  options.profile = std::move(*profile);
+  options.timed = true;
+  return ok_status();
+}
+
+Status read_field(std::string_view name, std::string_view value, MirrorOptions& options) {
+  if (name == "vram") return read_memory(value, options);
+  if (name == "order") return read_order(value, options);
+  if (name == "timed") return read_timed(value, options);
+  if (name == "link") {
+    const auto rate = number_with_unit(value, "GB/s");
+    if (!rate) return wrong("link", "a rate like 12GB/s", value);
+    options.link_gb_per_s = *rate;
+    return ok_status();
+  }
+  if (name == "latency") {
+    const auto time = number_with_unit(value, "us");
+    if (!time) return wrong("latency", "a time like 10us", value);
+    options.latency_us = *time;
+    return ok_status();
+  }
+  if (name == "poison" && value.empty()) {
+    options.poison = true;
+    return ok_status();
+  }
+  return invalid_argument("mirror device: '" + std::string(name.substr(0, 64)) +
+                          "' is no option, expected vram, link, latency, timed, order or poison");
+}
+
+Result<double> time_field(const std::string& operation, const std::string& name,
+                          const Json& value) {
+  const double found = value.is_number() ? value.get<double>() : -1;
+  if (found >= 0 && found <= kMaxNumber) return found;
+  return corrupt("profile: " + operation + "." + name + " is " + value.dump().substr(0, 64) +
+                 ", expected a number from 0 to 1e9");
+}
+
+Result<OperationTime> read_time(const std::string& operation, const Json& fields) {
+  if (!fields.is_object()) return corrupt("profile: " + operation + " is no object");
+  OperationTime time;
+  for (const auto& [name, value] : fields.items()) {
+    TANDEM_ASSIGN_OR_RETURN(const double found, time_field(operation, name, value));
+    if (name == "fixed_us") {
+      time.fixed_us = found;
+    } else if (name == "ns_per_row") {
+      time.ns_per_row = found;
+    } else if (name == "gb_per_s") {
+      time.gb_per_s = found;
+    } else {
+      return corrupt("profile: " + operation + "." + name.substr(0, 64) +
+                     " is unknown, expected fixed_us, ns_per_row or gb_per_s");
+    }
+  }
+  return time;
+}
+
+std::optional<OpKind> kind_named(std::string_view name) {
+  for (int i = 0; i < kNumOpKinds; ++i) {
+    const auto kind = static_cast<OpKind>(i);
+    if (operation_name(kind) == name) return kind;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<Profile> read_profile(std::string_view json) {
+  const Json root = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (!root.is_object()) return corrupt("profile: expected a JSON object");
+  if (!root.contains("version") || root["version"] != 1) {
+    return corrupt("profile: expected \"version\": 1");
+  }
+  if (!root.contains("operations") || !root["operations"].is_object()) {
+    return corrupt("profile: expected an object \"operations\"");
+  }
+  Profile profile;
+  for (const auto& [name, fields] : root["operations"].items()) {
+    const auto kind = kind_named(name);
+    if (!kind) return corrupt("profile: '" + name.substr(0, 64) + "' is no operation");
+    TANDEM_ASSIGN_OR_RETURN(profile.times[*kind], read_time(name, fields));
+  }
+  return profile;
+}
+
+Result<MirrorOptions> parse_mirror_options(std::string_view text) {
+  MirrorOptions options;
+  while (!text.empty()) {
+    const std::string_view field = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(field.size() + 1, text.size()));
+    const size_t equals = field.find('=');
+    const std::string_view value =
+        equals == std::string_view::npos ? std::string_view() : field.substr(equals + 1);
+    TANDEM_RETURN_IF_ERROR(read_field(field.substr(0, equals), value, options));
+  }
+  return options;
+}
+
+}  // namespace tandem::mirror
