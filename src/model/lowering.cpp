@@ -1,6 +1,7 @@
 #include "model/lowering.h"
 
 #include <algorithm>
+#include <span>
 
 #include "base/blocks.h"
 #include "base/checked.h"
@@ -48,8 +49,9 @@ bool reads_other_rows(OpKind kind) {
   return kind == OpKind::kGatherPairs || kind == OpKind::kCombine || kind == OpKind::kGatherOutputs;
 }
 
-bool joins(const Program& program, const Step& step, const Op& op) {
-  if (step.n_ops == 0 || step_kind(op.kind) != step.kind) return false;
+bool joins(const Program& program, const Step& step, const Op& op, Processor processor) {
+  if (step.n_ops == 0 || step_kind(op.kind) != step.kind || processor != step.processor)
+    return false;
   switch (step.kind) {
     case StepKind::kRows:
       return step.rows == op_rows(program, op) &&
@@ -64,14 +66,16 @@ bool joins(const Program& program, const Step& step, const Op& op) {
   return false;
 }
 
-std::vector<Step> group_ops(const Program& program, uint32_t& first_output_step) {
+std::vector<Step> group_ops(const Program& program, std::span<const Processor> processors,
+                            uint32_t& first_output_step) {
   std::vector<Step> steps;
   for (uint32_t i = 0; i < program.ops.size(); ++i) {
     const Op& op = program.ops[i];
+    const Processor processor = processors.empty() ? Processor::kCpu : processors[i];
     const bool boundary = i == program.first_output_op;
     if (boundary) first_output_step = static_cast<uint32_t>(steps.size());
-    if (boundary || steps.empty() || !joins(program, steps.back(), op)) {
-      steps.push_back({step_kind(op.kind), op_rows(program, op), i, 0, 0, 0});
+    if (boundary || steps.empty() || !joins(program, steps.back(), op, processor)) {
+      steps.push_back({step_kind(op.kind), processor, op_rows(program, op), i, 0, 0, 0});
     }
     ++steps.back().n_ops;
   }
@@ -145,6 +149,14 @@ std::vector<Lifetime> lifetimes(const Program& program, const LoweredProgram& lo
   return result;
 }
 
+bool computed_by_both(const Program& program, const LoweredProgram& lowered, ValueId value) {
+  const auto& processors = lowered.options.processors;
+  for (size_t i = 0; i < processors.size(); ++i) {
+    if (program.ops[i].out == value && processors[i] == Processor::kBoth) return true;
+  }
+  return false;
+}
+
 struct Placed {
   size_t begin, end;
   uint32_t last;
@@ -163,24 +175,52 @@ size_t place(std::vector<Placed>& live, uint32_t first, size_t bytes) {
   return offset;
 }
 
+// What needs a place: a value, or the other processor's share of one.
+struct Wish {
+  ValueId value;
+  bool other;
+  Lifetime life;
+};
+
+// Shares come to the processor that sums them from when the lists are made until the sum.
+void add_other_shares(const Program& program, const LoweredProgram& lowered,
+                      const std::vector<Lifetime>& lives, std::vector<Wish>& wishes) {
+  for (uint32_t s = 0; s < lowered.steps.size(); ++s) {
+    const Step& step = lowered.steps[s];
+    if (step.processor == Processor::kBoth) continue;
+    for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+      const Op& op = program.ops[i];
+      if (op.kind != OpKind::kCombine || !computed_by_both(program, lowered, op.in[0])) continue;
+      for (const ValueId value : {op.in[0], op.in[1]}) {
+        wishes.push_back({value, true, {lives[op.in[1]].first, s}});
+      }
+    }
+  }
+}
+
 void place_values(const Program& program, LoweredProgram& lowered) {
   const std::vector<Lifetime> lives = lifetimes(program, lowered);
-  std::vector<ValueId> order(program.values.size());
-  for (ValueId v = 0; v < order.size(); ++v) order[v] = v;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](ValueId a, ValueId b) { return lives[a].first < lives[b].first; });
-  lowered.offset.assign(program.values.size(), 0);
-  lowered.row_bytes.assign(program.values.size(), 0);
+  const size_t n = program.values.size();
+  std::vector<Wish> wishes;
+  for (ValueId v = 0; v < n; ++v) {
+    if (lives[v].first != UINT32_MAX) wishes.push_back({v, false, lives[v]});
+  }
+  add_other_shares(program, lowered, lives, wishes);
+  std::stable_sort(wishes.begin(), wishes.end(),
+                   [](const Wish& a, const Wish& b) { return a.life.first < b.life.first; });
+  lowered.offset.assign(n, 0);
+  lowered.row_bytes.assign(n, 0);
+  lowered.other_offset.assign(n, LoweredProgram::kNoOffset);
   std::vector<Placed> live;
-  for (ValueId v : order) {
-    if (lives[v].first == UINT32_MAX) continue;
-    const Value& value = program.values[v];
-    lowered.row_bytes[v] = value_row_bytes(program, value, lowered.options.max_tokens);
+  for (const Wish& wish : wishes) {
+    const Value& value = program.values[wish.value];
+    const size_t row_bytes = value_row_bytes(program, value, lowered.options.max_tokens);
     const size_t rows = static_cast<size_t>(capacity_rows(program, lowered.options, value.rows));
-    const size_t bytes = align_up(lowered.row_bytes[v] * rows, kAlignment);
-    const size_t offset = place(live, lives[v].first, bytes);
-    lowered.offset[v] = offset;
-    live.push_back({offset, offset + bytes, lives[v].last});
+    const size_t bytes = align_up(row_bytes * rows, kAlignment);
+    const size_t offset = place(live, wish.life.first, bytes);
+    (wish.other ? lowered.other_offset : lowered.offset)[wish.value] = offset;
+    lowered.row_bytes[wish.value] = row_bytes;
+    live.push_back({offset, offset + bytes, wish.life.last});
     lowered.arena_bytes = std::max(lowered.arena_bytes, offset + bytes);
   }
 }
@@ -203,10 +243,15 @@ size_t value_row_bytes(const Program& program, const Value& value, int64_t max_t
   return 0;
 }
 
+size_t LoweredProgram::value_bytes(const Program& program, ValueId value) const {
+  const int64_t rows = capacity_rows(program, options, program.values[value].rows);
+  return row_bytes[value] * static_cast<size_t>(rows);
+}
+
 LoweredProgram lower(const Program& program, const LoweringOptions& options) {
   LoweredProgram lowered;
   lowered.options = options;
-  lowered.steps = group_ops(program, lowered.first_output_step);
+  lowered.steps = group_ops(program, options.processors, lowered.first_output_step);
   for (Step& step : lowered.steps) {
     if (step.kind == StepKind::kMatmuls || step.kind == StepKind::kExpertMatmuls) {
       cut_products(program, options, step);

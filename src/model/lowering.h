@@ -21,6 +21,7 @@ enum class StepKind : uint8_t {
 
 struct Step {
   StepKind kind = StepKind::kRows;
+  Processor processor = Processor::kCpu;
   RowSpace rows = RowSpace::kTokens;  // of kRows
   uint32_t first_op = 0, n_ops = 0;
   // Products: each operation's outputs are cut into ranges of rows_per_item rows.
@@ -32,15 +33,25 @@ struct LoweringOptions {
   int64_t max_tokens = 1;   // T
   int64_t max_outputs = 1;  // R
   unsigned n_threads = 1;
+  std::vector<Processor> processors = {};  // [ops]; empty: all on the CPU
 };
 
+// Values lie at the same offsets in the arena of every processor.
 struct LoweredProgram {
   LoweringOptions options;
   std::vector<Step> steps;
   uint32_t first_output_step = 0;
   std::vector<size_t> offset;     // [values] byte offset in the arena, 64-byte aligned
   std::vector<size_t> row_bytes;  // [values]
+  // [values] where one processor keeps what the other computed of a value that both compute a share of and only this
+  // one sums up; kNoOffset: nobody does.
+  std::vector<size_t> other_offset;
   size_t arena_bytes = 0;
+
+  // Bytes of the arena that a value takes at its capacity.
+  size_t value_bytes(const Program& program, ValueId value) const;
+
+  static constexpr size_t kNoOffset = SIZE_MAX;
 };
 
 LoweredProgram lower(const Program& program, const LoweringOptions& options);

@@ -1,0 +1,186 @@
+#include "dispatch/schedule.h"
+
+#include <algorithm>
+
+#include "base/status.h"
+
+namespace tandem {
+namespace {
+
+struct Bytes {
+  size_t begin = 0, end = 0;
+  bool overlaps(const Bytes& other) const { return begin < other.end && other.begin < end; }
+};
+
+// A task that touches bytes of the host's arena.
+struct Touch {
+  uint32_t task;
+  Bytes bytes;
+  bool writes;
+};
+
+class Maker {
+ public:
+  Maker(const Program& program, const LoweredProgram& lowered, Schedule& schedule)
+      : program_(program), lowered_(lowered), schedule_(schedule) {}
+
+  void add_step(uint32_t step);
+  // Makes a value valid on a side.
+  void bring(ValueId value, Side side);
+
+ private:
+  uint8_t& valid(ValueId value) { return schedule_.valid[value]; }
+  void bring_inputs(const Op& op, Side side);
+  void bring_other_share(ValueId value, Side side);
+  void copy(ValueId value, Side to, bool other);
+  void add_cpu_task(uint32_t step);
+  void add_launches(uint32_t step);
+  void mark_outputs(const Op& op, Processor processor);
+
+  Bytes bytes_of(ValueId value, bool other = false) const;
+  // The last task of a lane that a touch of these bytes must come after, plus one.
+  static uint32_t needed(const std::vector<Touch>& touches, const Bytes& bytes, bool writes);
+  uint32_t device_after_cpu(uint32_t progress);
+  uint32_t cpu_after_device(uint32_t progress);
+
+  const Program& program_;
+  const LoweredProgram& lowered_;
+  Schedule& schedule_;
+  std::vector<Touch> by_cpu_, by_device_;  // of host memory
+  uint32_t device_knows_ =
+      0;                    // progress of the CPU's lane that the device's last task has behind it
+  uint32_t cpu_knows_ = 0;  // and the other way round
+  uint32_t cpu_wants_ = 0;  // what the CPU's next task needs of the device's lane
+};
+
+Bytes Maker::bytes_of(ValueId value, bool other) const {
+  const size_t begin = (other ? lowered_.other_offset : lowered_.offset)[value];
+  return {begin, begin + lowered_.value_bytes(program_, value)};
+}
+
+uint32_t Maker::needed(const std::vector<Touch>& touches, const Bytes& bytes, bool writes) {
+  for (size_t i = touches.size(); i-- > 0;) {
+    const Touch& touch = touches[i];
+    if ((writes || touch.writes) && touch.bytes.overlaps(bytes)) return touch.task + 1;
+  }
+  return 0;
+}
+
+// What the device's next task has to wait for, so that it comes after this much of the CPU's lane.
+uint32_t Maker::device_after_cpu(uint32_t progress) {
+  if (progress <= device_knows_) return 0;
+  schedule_.cpu[progress - 1].announce = true;
+  device_knows_ = progress;
+  return progress;
+}
+
+uint32_t Maker::cpu_after_device(uint32_t progress) {
+  if (progress <= cpu_knows_) return 0;
+  schedule_.device[progress - 1].announce = true;
+  cpu_knows_ = progress;
+  return progress;
+}
+
+void Maker::copy(ValueId value, Side to, bool other) {
+  const bool down = to == kOnCpu;
+  const Bytes host = bytes_of(value, down && other);
+  const auto index = static_cast<uint32_t>(schedule_.device.size());
+  const uint32_t wait = device_after_cpu(needed(by_cpu_, host, /*writes=*/down));
+  schedule_.device.push_back(
+      {.kind = down ? DeviceTask::Kind::kCopyDown : DeviceTask::Kind::kCopyUp,
+       .other = other,
+       .announce = false,
+       .index = value,
+       .wait = wait});
+  by_device_.push_back({index, host, down});
+  if (down) cpu_wants_ = std::max(cpu_wants_, index + 1);
+}
+
+void Maker::bring(ValueId value, Side side) {
+  if ((valid(value) & side) != 0) return;
+  TANDEM_ASSERT(valid(value) == kOnCpu || valid(value) == kOnDevice);
+  copy(value, side, /*other=*/false);
+  valid(value) |= side;
+}
+
+void Maker::bring_other_share(ValueId value, Side side) { copy(value, side, /*other=*/true); }
+
+void Maker::bring_inputs(const Op& op, Side side) {
+  for (const ValueId value : op.in) {
+    if (value == kNoId) continue;
+    const bool shared = valid(value) == kShared;
+    if (!shared) {
+      bring(value, side);
+    } else if (op.kind == OpKind::kCombine &&
+               lowered_.other_offset[value] != LoweredProgram::kNoOffset) {
+      bring_other_share(value, side);
+    }
+  }
+}
+
+void Maker::mark_outputs(const Op& op, Processor processor) {
+  for (const ValueId value : {op.out, op.out2}) {
+    if (value == kNoId) continue;
+    valid(value) = processor == Processor::kCpu      ? kOnCpu
+                   : processor == Processor::kDevice ? kOnDevice
+                                                     : kShared;
+  }
+}
+
+void Maker::add_launches(uint32_t s) {
+  const Step& step = lowered_.steps[s];
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+    schedule_.device.push_back({.kind = DeviceTask::Kind::kLaunch, .index = i});
+  }
+}
+
+void Maker::add_cpu_task(uint32_t s) {
+  const Step& step = lowered_.steps[s];
+  const auto index = static_cast<uint32_t>(schedule_.cpu.size());
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+    const Op& op = program_.ops[i];
+    for (const ValueId value : {op.out, op.out2}) {
+      if (value == kNoId) continue;
+      cpu_wants_ = std::max(cpu_wants_, needed(by_device_, bytes_of(value), /*writes=*/true));
+      by_cpu_.push_back({index, bytes_of(value), true});
+    }
+    for (const ValueId value : op.in) {
+      if (value == kNoId) continue;
+      by_cpu_.push_back({index, bytes_of(value), false});
+      if (op.kind == OpKind::kCombine &&
+          lowered_.other_offset[value] != LoweredProgram::kNoOffset) {
+        by_cpu_.push_back({index, bytes_of(value, /*other=*/true), false});
+      }
+    }
+  }
+  schedule_.cpu.push_back({.step = s, .wait = cpu_after_device(cpu_wants_), .announce = false});
+}
+
+void Maker::add_step(uint32_t s) {
+  const Step& step = lowered_.steps[s];
+  const bool on_cpu = step.processor != Processor::kDevice;
+  const bool on_device = step.processor != Processor::kCpu;
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+    const Op& op = program_.ops[i];
+    if (on_cpu) bring_inputs(op, kOnCpu);
+    if (on_device) bring_inputs(op, kOnDevice);
+    mark_outputs(op, step.processor);
+  }
+  if (on_device) add_launches(s);
+  if (on_cpu) add_cpu_task(s);
+}
+
+}  // namespace
+
+Schedule make_schedule(const Program& program, const LoweredProgram& lowered, uint32_t first_step,
+                       uint32_t end_step, const std::vector<uint8_t>& valid) {
+  Schedule schedule;
+  schedule.valid = valid;
+  schedule.valid.resize(program.values.size(), kNowhere);
+  Maker maker(program, lowered, schedule);
+  for (uint32_t s = first_step; s < end_step; ++s) maker.add_step(s);
+  if (end_step == lowered.steps.size()) maker.bring(program.logits, kOnCpu);
+  return schedule;
+}
+
+}  // namespace tandem

@@ -1,0 +1,54 @@
+// A lowered Program for two processors: what each of them does, in which order, what crosses the link between them, and
+// who waits for whom.
+//
+// Each processor has a lane, a list of tasks that it does in order: the CPU's are steps of the lowered Program, the
+// device's are operations and copies on one stream.  Both lists follow the Program, so that each lane may run ahead of the
+// other until it needs something.  The only waits are those for a lane's progress, the number of its tasks that are done:
+// one is made where a task touches host memory that the other lane touches too, at least one of them writing, unless an
+// earlier wait covers it.  Device memory is touched by the device's lane alone.
+//
+// Threading and ownership: plain data, immutable once made; refers to nothing.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/lowering.h"
+
+namespace tandem {
+
+// Where values are valid: bits.
+enum Side : uint8_t {
+  kNowhere = 0,
+  kOnCpu = 1,
+  kOnDevice = 2,
+  kShared = 4,  // each side has what it computed itself
+};
+
+struct CpuTask {
+  uint32_t step = 0;
+  uint32_t wait = 0;      // progress of the device's lane that must be reached before; 0: none
+  bool announce = false;  // somebody waits for it: progress is raised to its place + 1 after it
+};
+
+struct DeviceTask {
+  enum class Kind : uint8_t { kLaunch, kCopyDown, kCopyUp };
+  Kind kind = Kind::kLaunch;
+  bool other = false;  // a copy to the place of the other processor's share
+  bool announce = false;
+  uint32_t index = 0;  // of the operation, or of the value that is copied
+  uint32_t wait = 0;   // progress of the CPU's lane that must be reached before; 0: none
+};
+
+struct Schedule {
+  std::vector<CpuTask> cpu;
+  std::vector<DeviceTask> device;
+  std::vector<uint8_t> valid;  // [values] Sides, after it
+};
+
+// Of the steps [first_step, end_step).  `valid`: where values are valid before it; empty: nowhere.  Logits, if they are
+// computed, end on the CPU.
+Schedule make_schedule(const Program& program, const LoweredProgram& lowered, uint32_t first_step,
+                       uint32_t end_step, const std::vector<uint8_t>& valid);
+
+}  // namespace tandem
