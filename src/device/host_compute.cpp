@@ -220,7 +220,7 @@ void compute_expert_product(const Operation& op, const cpu::KernelTable& kernels
                             int64_t begin, int64_t end) {
   const ExpertLists lists = lists_in(op);
   const int64_t first = lists.begin[expert];
-  const std::byte* weight = follow(op, follow(op, op.experts)[expert]);
+  const std::byte* weight = follow(op, op.experts[expert]);
   product(op, kernels, weight, first, lists.begin[expert + 1] - first, begin, end);
 }
 
@@ -229,7 +229,7 @@ void list_pairs(const Operation& op) {
   const int64_t n_experts = op.constants->n_experts;
   const int64_t n_pairs = op.step->n_tokens * op.constants->n_experts_used;
   const int32_t* expert_of = row_of<const int32_t>(op.in[0], 0);  // [T,U], contiguous
-  const auto* experts = follow(op, op.experts);
+  const std::byte* const* experts = op.experts;
   const ExpertLists lists = lists_at(op, op.out);
   std::fill_n(lists.begin, n_experts + 1, 0);
   for (int64_t p = 0; p < n_pairs; ++p) {

@@ -14,50 +14,52 @@ namespace {
 
 constexpr size_t kArenaAlignment = 4096;
 
-LoweringOptions decode_shape(unsigned n_threads) { return {1, 1, n_threads}; }
-LoweringOptions prompt_shape(unsigned n_threads, const Executor::Options& options) {
-  return {options.max_tokens, options.max_outputs, n_threads};
+// Who computes what: the CPU everything, unless a device was given.
+std::vector<Processor> processors(const Program& program, const Executor::Options& options) {
+  if (options.device == nullptr) return {};
+  return processors_of(program, *options.placement);
+}
+
+LoweredProgram lower_decode(const Program& program, unsigned n_threads,
+                            const Executor::Options& options) {
+  return lower(program, {1, 1, n_threads, processors(program, options)});
+}
+
+LoweredProgram lower_prompt(const Program& program, unsigned n_threads,
+                            const Executor::Options& options) {
+  return lower(program,
+               {options.max_tokens, options.max_outputs, n_threads, processors(program, options)});
+}
+
+Result<std::byte*> allocate_arena(Device* device, size_t bytes) {
+  if (device != nullptr) return device->allocate_host(bytes);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes));
+  if (memory == nullptr) {
+    return out_of_memory("work buffers need " + format_bytes(bytes)).with_bytes(bytes, 0);
+  }
+  std::fill_n(memory, bytes, std::byte{0});
+  return memory;
 }
 
 }  // namespace
 
-void FreeDeleter::operator()(void* memory) const { std::free(memory); }
+void FreeArena::operator()(std::byte* memory) const {
+  device != nullptr ? device->free_host(memory) : std::free(memory);
+}
 
 Executor::~Executor() = default;
 
 uint64_t Executor::work_bytes(const Program& program, unsigned n_threads, const Options& options) {
-  const size_t decode = lower(program, decode_shape(n_threads)).arena_bytes;
-  const size_t prompt = lower(program, prompt_shape(n_threads, options)).arena_bytes;
+  const size_t decode = lower_decode(program, n_threads, options).arena_bytes;
+  const size_t prompt = lower_prompt(program, n_threads, options).arena_bytes;
   const OperationConstants constants = operation_constants(program.shape, {}, KvType::kF16);
   return std::max(decode, prompt) +
          n_threads * host::attend_scratch_floats(constants) * sizeof(float);
 }
 
-Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const BlockStore& store,
-                                                   Team& team, const cpu::KernelTable& kernels,
-                                                   const Options& options) {
-  std::unique_ptr<Executor> executor(new Executor());
-  executor->walk_.reset(new Walk{.program = program,
-                                 .store = store,
-                                 .team = team,
-                                 .kernels = kernels,
-                                 .rope = {},
-                                 .constants = {},
-                                 .experts = {},
-                                 .decode = {lower(program, decode_shape(team.size())), {}},
-                                 .prompt = {lower(program, prompt_shape(team.size(), options)), {}},
-                                 .arena = nullptr,
-                                 .attend_scratch = {},
-                                 .counters = nullptr});
-  Walk& walk = *executor->walk_;
-  const LoweredProgram& decode = walk.decode.lowered;
-  const LoweredProgram& prompt = walk.prompt.lowered;
-  const size_t bytes = align_up(std::max(decode.arena_bytes, prompt.arena_bytes), kArenaAlignment);
-  walk.arena.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
-  if (walk.arena == nullptr) {
-    return out_of_memory("work buffers need " + format_bytes(bytes)).with_bytes(bytes, 0);
-  }
-  std::fill_n(walk.arena.get(), bytes, std::byte{0});
+namespace {
+
+Result<RopeFrequencies> rope_of(const Program& program, const BlockStore& store) {
   std::span<const float> factors;
   if (program.rope_factors != kNoId) {
     const Weight& weight = program.weights[program.rope_factors];
@@ -65,16 +67,48 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
                static_cast<size_t>(program.shape.n_rot / 2)};
     TANDEM_RETURN_IF_ERROR(check_rope_factors(factors));
   }
-  walk.rope = rope_frequencies(program.shape, factors);
+  return rope_frequencies(program.shape, factors);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const BlockStore& store,
+                                                   Team& team, const cpu::KernelTable& kernels,
+                                                   const Options& options) {
+  std::unique_ptr<Executor> executor(new Executor());
+  executor->walk_.reset(
+      new Walk{.program = program, .store = store, .team = team, .kernels = kernels});
+  Walk& walk = *executor->walk_;
+  walk.decode.lowered = lower_decode(program, team.size(), options);
+  walk.prompt.lowered = lower_prompt(program, team.size(), options);
+  const size_t bytes = align_up(
+      std::max(walk.decode.lowered.arena_bytes, walk.prompt.lowered.arena_bytes), kArenaAlignment);
+  TANDEM_ASSIGN_OR_RETURN(std::byte* const arena, allocate_arena(options.device, bytes));
+  walk.arena = {arena, FreeArena{options.device}};
+  if (options.device != nullptr) {
+    TANDEM_ASSIGN_OR_RETURN(walk.lane,
+                            DeviceLane::create(*options.device, program, *options.placement, store,
+                                               {options.max_tokens, options.max_context, bytes}));
+  }
+  TANDEM_ASSIGN_OR_RETURN(walk.rope, rope_of(program, store));
   walk.constants = operation_constants(program.shape, walk.rope, KvType::kF16);
-  const ProcessorMemory memory = walk.memory();
-  walk.decode.operations = ready_operations(program, decode, memory);
-  walk.prompt.operations = ready_operations(program, prompt, memory);
+  walk.prepare(walk.decode);
+  walk.prepare(walk.prompt);
   walk.attend_scratch_stride = host::attend_scratch_floats(walk.constants);
   walk.attend_scratch.resize(walk.attend_scratch_stride * team.size());
-  walk.counters =
-      std::make_unique<ItemCounter[]>(std::max(decode.steps.size(), prompt.steps.size()));
+  walk.counters = std::make_unique<ItemCounter[]>(
+      std::max(walk.decode.lowered.steps.size(), walk.prompt.lowered.steps.size()));
   return executor;
+}
+
+void Executor::Walk::prepare(Batch& made) {
+  const LoweredProgram& lowered = made.lowered;
+  made.operations = ready_operations(program, lowered, memory());
+  if (lane != nullptr) made.device_operations = lane->ready(lowered, constants);
+  const auto end = static_cast<uint32_t>(lowered.steps.size());
+  made.all = make_schedule(program, lowered, 0, end, {});
+  made.body = make_schedule(program, lowered, 0, lowered.first_output_step, {});
+  made.head = make_schedule(program, lowered, lowered.first_output_step, end, made.body.valid);
 }
 
 ProcessorMemory Executor::Walk::memory() {
@@ -88,7 +122,8 @@ ProcessorMemory Executor::Walk::memory() {
     std::vector<const std::byte*>& table = experts[first];
     for (WeightId e = static_cast<WeightId>(table.size()); e < program.shape.n_experts; ++e) {
       const Weight& weight = program.weights[first + e];
-      table.push_back(store.data(weight.block, weight.extent));
+      const bool mine = lane == nullptr || !lane->has(weight.block);
+      table.push_back(mine ? store.data(weight.block, weight.extent) : nullptr);
     }
     return table.data();
   };
@@ -127,9 +162,6 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
     }
   }
   walk.batch = n == 1 ? &walk.decode : &walk.prompt;
-  walk.first_step = 0;
-  walk.end_step = want_logits ? static_cast<uint32_t>(walk.batch->lowered.steps.size())
-                              : walk.batch->lowered.first_output_step;
   walk.constants.kv_type = sequence.layout().type;
   walk.input = {.n_tokens = n,
                 .first_position = sequence.size(),
@@ -137,50 +169,75 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
                 .n_outputs = 1,
                 .ids = ids.data(),
                 .pages = sequence.pages()};
+  walk.sequence = &sequence;
   walk.cancel = &cancel;
   walk.on_share = on_share;
-  walk.team.run(Walk::run_steps, &walk);
+  TANDEM_RETURN_IF_ERROR(walk.run(want_logits ? walk.batch->all : walk.batch->body));
   if (walk.stopped) return cancelled("cancelled while evaluating " + std::to_string(n) + " tokens");
   sequence.append(n);
+  if (sequence.device() != nullptr) sequence.device()->appended(sequence.size());
   return ok_status();
 }
 
 Status Executor::compute_logits(int64_t first, int64_t n, const CancelFlag& cancel) {
   Walk& walk = *walk_;
   TANDEM_ASSERT(walk.batch != nullptr && first >= 0 && n >= 1 && first + n <= walk.input.n_tokens);
-  walk.first_step = walk.batch->lowered.first_output_step;
-  walk.end_step = static_cast<uint32_t>(walk.batch->lowered.steps.size());
   walk.input.first_output = first;
   walk.input.n_outputs = n;
   walk.cancel = &cancel;
   walk.on_share = nullptr;
-  walk.team.run(Walk::run_steps, &walk);
+  TANDEM_RETURN_IF_ERROR(walk.run(walk.batch->head));
   return walk.stopped ? cancelled("cancelled while computing logits") : ok_status();
 }
 
+void Executor::adopt(SequenceState& sequence) const {
+  if (walk_->lane != nullptr) sequence.set_device(walk_->lane->make_kv(sequence.layout()));
+}
+
+Status Executor::Walk::run(const Schedule& chosen) {
+  schedule = &chosen;
+  lane_status = ok_status();
+  stopped = false;
+  if (lane != nullptr) {
+    lane_status = lane->submit(
+        {&chosen, &batch->lowered, batch->device_operations, arena.get(), &input, sequence});
+  }
+  if (lane_status.ok() && !chosen.cpu.empty()) team.run(run_tasks, this);
+  if (lane != nullptr) {
+    Status finished = lane->finish();
+    if (lane_status.ok()) lane_status = std::move(finished);
+  }
+  stopped = stopped || cancel->cancelled();
+  return lane_status.code() == Code::kCancelled ? ok_status() : lane_status;
+}
+
 // Every thread runs this.
-void Executor::Walk::run_steps(void* context, unsigned thread_index) noexcept {
+void Executor::Walk::run_tasks(void* context, unsigned thread_index) noexcept {
   auto& walk = *static_cast<Walk*>(context);
+  const std::vector<CpuTask>& tasks = walk.schedule->cpu;
+  const auto n = static_cast<uint32_t>(tasks.size());
   if (thread_index == 0) {
-    for (uint32_t s = walk.first_step; s < walk.end_step; ++s) {
-      walk.counters[s].next.store(0, std::memory_order_relaxed);
-    }
+    for (uint32_t t = 0; t < n; ++t) walk.counters[t].next.store(0, std::memory_order_relaxed);
   }
   walk.team.barrier(thread_index);
-  for (uint32_t s = walk.first_step; s < walk.end_step; ++s) {
-    walk.work(walk.batch->lowered.steps[s], walk.counters[s], thread_index);
+  for (uint32_t t = 0; t < n; ++t) {
+    const CpuTask& task = tasks[t];
+    if (task.wait > 0) {
+      if (thread_index == 0) walk.lane_status = walk.lane->wait(task.wait, *walk.cancel);
+      walk.team.barrier(thread_index);
+      if (!walk.lane_status.ok()) break;
+    }
+    walk.work(walk.batch->lowered.steps[task.step], walk.counters[t], thread_index);
     // All threads must agree on when to stop.  Two flags in turn: thread 0 can write one again only after everybody
     // has read it.
-    bool& stop = walk.stop_after[s % 2];
+    bool& stop = walk.stop_after[t % 2];
     if (thread_index == 0) {
       stop = walk.cancel->cancelled();
-      if (walk.on_share != nullptr) {
-        (*walk.on_share)(static_cast<double>(s + 1 - walk.first_step) /
-                         (walk.end_step - walk.first_step));
-      }
+      if (walk.on_share != nullptr) (*walk.on_share)(static_cast<double>(t + 1) / n);
     }
     walk.team.barrier(thread_index);
     if (stop) break;
+    if (task.announce && thread_index == 0) walk.lane->announce(t + 1);
   }
   // A thread that skipped items saw the flag before the last barrier, so this look sees it too.
   if (thread_index == 0) walk.stopped = walk.cancel->cancelled();

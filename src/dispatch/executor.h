@@ -1,6 +1,7 @@
-// Computes a Program on the CPU: walks the arrays of a LoweredProgram with a thread team.
+// Computes a Program: walks the CPU's tasks of a Schedule with a thread team while the device, if there is one, does its
+// own.
 //
-// Every thread walks the same steps.  A step is cut into items that the threads take from a counter; a barrier stands
+// Every thread walks the same tasks.  The step of a task is cut into items that the threads take from a counter; a barrier stands
 // between steps.  Which thread computes an item never changes its result, so neither do the number of threads or their speed.
 //
 // Threading: one call at a time.
@@ -15,6 +16,8 @@
 
 #include "base/progress.h"
 #include "base/result.h"
+#include "device/device.h"
+#include "dispatch/placement.h"
 #include "dispatch/team.h"
 #include "kernels_cpu/kernels.h"
 #include "memory/block_store.h"
@@ -30,6 +33,10 @@ class Executor {
   struct Options {
     int64_t max_tokens = 128;  // of one call
     int64_t max_outputs = 8;   // rows of logits computed at once
+    // A second processor and what it computes; null: none.  Both must outlive the executor.
+    Device* device = nullptr;
+    const Placement* placement = nullptr;
+    int64_t max_context = 0;  // positions of the longest sequence that the device will see
   };
 
   // Requires: every block of the store is resident.
@@ -55,6 +62,9 @@ class Executor {
   // Logits of the tokens [first, first+n) of the last forward.  Requires: n <= max_outputs().
   Status compute_logits(int64_t first, int64_t n, const CancelFlag& cancel);
   std::span<const float> logits(int64_t row) const;
+
+  // To be called for every sequence before it is evaluated: gives it a place on the device.
+  void adopt(SequenceState& sequence) const;
 
  private:
   struct Walk;

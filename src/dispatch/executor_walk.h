@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "device/host_compute.h"
+#include "dispatch/device_lane.h"
 #include "dispatch/executor.h"
 #include "dispatch/operations.h"
+#include "dispatch/schedule.h"
 
 namespace tandem {
 
@@ -17,14 +19,18 @@ struct alignas(64) ItemCounter {
   std::atomic<int64_t> next{0};
 };
 
-struct FreeDeleter {
-  void operator()(void* memory) const;
+// Activations lie in memory that the device sees too, where there is one.
+struct FreeArena {
+  Device* device = nullptr;
+  void operator()(std::byte* memory) const;
 };
 
 // A Program lowered for a capacity, and ready.
 struct Batch {
   LoweredProgram lowered;
-  std::vector<Operation> operations;
+  std::vector<Operation> operations;         // the CPU's
+  std::vector<Operation> device_operations;  // none without a device
+  Schedule all, body, head;                  // head: after either of the others
 };
 
 struct Executor::Walk {
@@ -32,30 +38,36 @@ struct Executor::Walk {
   const BlockStore& store;
   Team& team;
   const cpu::KernelTable& kernels;
-  RopeFrequencies rope;
-  OperationConstants constants;
-  // By the first weight of the experts: [X] where each one's matrix lies.
-  std::map<WeightId, std::vector<const std::byte*>> experts;
-  Batch decode;  // one token
-  Batch prompt;  // up to max_tokens
-  std::unique_ptr<std::byte, FreeDeleter> arena;
-  std::vector<float> attend_scratch;        // per thread
-  size_t attend_scratch_stride = 0;         // floats
-  std::unique_ptr<ItemCounter[]> counters;  // one per step
+  RopeFrequencies rope = {};
+  OperationConstants constants = {};
+  // By the first weight of the experts: [X] where each one's matrix lies; null: on the device.
+  std::map<WeightId, std::vector<const std::byte*>> experts = {};
+  Batch decode = {};  // one token
+  Batch prompt = {};  // up to max_tokens
+  std::unique_ptr<std::byte, FreeArena> arena = nullptr;
+  std::unique_ptr<DeviceLane> lane = nullptr;         // null: none
+  std::vector<float> attend_scratch = {};             // per thread
+  size_t attend_scratch_stride = 0;                   // floats
+  std::unique_ptr<ItemCounter[]> counters = nullptr;  // one per task
 
   // The step being computed; written before the team runs, constant while it does.
   const Batch* batch = nullptr;
-  uint32_t first_step = 0, end_step = 0;
+  const Schedule* schedule = nullptr;
   StepInput input = {};
+  SequenceState* sequence = nullptr;
   const CancelFlag* cancel = nullptr;
   const ShareCallback* on_share = nullptr;  // may be null; called by thread 0
   bool stop_after[2] = {false,
                         false};  // written by thread 0 before a barrier, read by all after it
-  bool stopped = false;          // written by thread 0 when the steps have ended
+  bool stopped = false;          // written by thread 0 when the tasks have ended
+  Status lane_status = {};       // thread 0's: why the device's lane cannot be waited for
 
   ProcessorMemory memory();
-  // The body of the team: walks steps [first_step, end_step) of the Walk behind `context`.
-  static void run_steps(void* context, unsigned thread_index) noexcept;
+  void prepare(Batch& made);
+  // Runs the schedule on both processors; `stopped` says whether it was cancelled.
+  Status run(const Schedule& chosen);
+  // The body of the team: walks the CPU's tasks of the Walk behind `context`.
+  static void run_tasks(void* context, unsigned thread_index) noexcept;
   // Computes items of a step until there are none left, for one thread.
   void work(const Step& step, ItemCounter& counter, unsigned thread_index);
   int64_t n_items(const Step& step) const;

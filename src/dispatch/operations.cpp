@@ -8,6 +8,12 @@ Operand operand_of(const LoweredProgram& lowered, const ProcessorMemory& memory,
   return {memory.arena + lowered.offset[value], lowered.row_bytes[value]};
 }
 
+// Where the other processor's share of a value comes to.
+Operand other_of(const LoweredProgram& lowered, const ProcessorMemory& memory, ValueId value) {
+  if (lowered.other_offset[value] == LoweredProgram::kNoOffset) return {};
+  return {memory.arena + lowered.other_offset[value], lowered.row_bytes[value]};
+}
+
 void set_weight(const Program& program, const Op& op, const ProcessorMemory& memory,
                 Operation& ready) {
   if (op.kind == OpKind::kRopeAngles) {
@@ -61,6 +67,10 @@ std::vector<Operation> ready_operations(const Program& program, const LoweredPro
     for (int i = 0; i < 3; ++i) ready.in[i] = operand_of(lowered, memory, op.in[i]);
     ready.out = operand_of(lowered, memory, op.out);
     ready.out2 = operand_of(lowered, memory, op.out2);
+    if (op.kind == OpKind::kCombine) {
+      ready.other_rows = other_of(lowered, memory, op.in[0]);
+      ready.other_lists = other_of(lowered, memory, op.in[1]);
+    }
     set_weight(program, op, memory, ready);
     if (op.kind == OpKind::kListPairs) {
       n_pairs =

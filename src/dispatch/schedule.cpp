@@ -82,7 +82,7 @@ uint32_t Maker::cpu_after_device(uint32_t progress) {
 }
 
 void Maker::copy(ValueId value, Side to, bool other) {
-  const bool down = to == kOnCpu;
+  const bool down = to == kValidOnCpu;
   const Bytes host = bytes_of(value, down && other);
   const auto index = static_cast<uint32_t>(schedule_.device.size());
   const uint32_t wait = device_after_cpu(needed(by_cpu_, host, /*writes=*/down));
@@ -98,7 +98,7 @@ void Maker::copy(ValueId value, Side to, bool other) {
 
 void Maker::bring(ValueId value, Side side) {
   if ((valid(value) & side) != 0) return;
-  TANDEM_ASSERT(valid(value) == kOnCpu || valid(value) == kOnDevice);
+  TANDEM_ASSERT(valid(value) == kValidOnCpu || valid(value) == kValidOnDevice);
   copy(value, side, /*other=*/false);
   valid(value) |= side;
 }
@@ -108,7 +108,7 @@ void Maker::bring_other_share(ValueId value, Side side) { copy(value, side, /*ot
 void Maker::bring_inputs(const Op& op, Side side) {
   for (const ValueId value : op.in) {
     if (value == kNoId) continue;
-    const bool shared = valid(value) == kShared;
+    const bool shared = valid(value) == kShares;
     if (!shared) {
       bring(value, side);
     } else if (op.kind == OpKind::kCombine &&
@@ -121,9 +121,9 @@ void Maker::bring_inputs(const Op& op, Side side) {
 void Maker::mark_outputs(const Op& op, Processor processor) {
   for (const ValueId value : {op.out, op.out2}) {
     if (value == kNoId) continue;
-    valid(value) = processor == Processor::kCpu      ? kOnCpu
-                   : processor == Processor::kDevice ? kOnDevice
-                                                     : kShared;
+    valid(value) = processor == Processor::kCpu      ? kValidOnCpu
+                   : processor == Processor::kDevice ? kValidOnDevice
+                                                     : kShares;
   }
 }
 
@@ -162,8 +162,8 @@ void Maker::add_step(uint32_t s) {
   const bool on_device = step.processor != Processor::kCpu;
   for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
     const Op& op = program_.ops[i];
-    if (on_cpu) bring_inputs(op, kOnCpu);
-    if (on_device) bring_inputs(op, kOnDevice);
+    if (on_cpu) bring_inputs(op, kValidOnCpu);
+    if (on_device) bring_inputs(op, kValidOnDevice);
     mark_outputs(op, step.processor);
   }
   if (on_device) add_launches(s);
@@ -179,7 +179,7 @@ Schedule make_schedule(const Program& program, const LoweredProgram& lowered, ui
   schedule.valid.resize(program.values.size(), kNowhere);
   Maker maker(program, lowered, schedule);
   for (uint32_t s = first_step; s < end_step; ++s) maker.add_step(s);
-  if (end_step == lowered.steps.size()) maker.bring(program.logits, kOnCpu);
+  if (end_step == lowered.steps.size()) maker.bring(program.logits, kValidOnCpu);
   return schedule;
 }
 

@@ -20,9 +20,9 @@ namespace tandem {
 // Where values are valid: bits.
 enum Side : uint8_t {
   kNowhere = 0,
-  kOnCpu = 1,
-  kOnDevice = 2,
-  kShared = 4,  // each side has what it computed itself
+  kValidOnCpu = 1,
+  kValidOnDevice = 2,
+  kShares = 4,  // each side has what it computed itself
 };
 
 struct CpuTask {

@@ -17,27 +17,10 @@
 
 #include "base/result.h"
 #include "device/operation.h"
+#include "memory/device_kv.h"
+#include "memory/kv_layout.h"
 
 namespace tandem {
-
-struct KvLayout {
-  int64_t n_layers = 0;
-  int64_t n_kv_heads = 0;
-  int64_t head_width = 0;
-  KvType type = KvType::kF16;
-
-  size_t element_bytes() const { return type == KvType::kF16 ? 2 : 4; }
-  size_t head_bytes() const {
-    return static_cast<size_t>(kPageTokens * head_width) * element_bytes();
-  }
-  size_t page_bytes() const { return static_cast<size_t>(n_kv_heads) * head_bytes(); }
-  size_t group_bytes() const { return static_cast<size_t>(n_layers) * 2 * page_bytes(); }
-  // For a context of n tokens, in whole pages.
-  uint64_t bytes_for(int64_t n_tokens) const {
-    return static_cast<uint64_t>((n_tokens + kPageTokens - 1) / kPageTokens) * group_bytes();
-  }
-  bool operator==(const KvLayout&) const = default;
-};
 
 class SequenceState {
  public:
@@ -69,14 +52,23 @@ class SequenceState {
       most_tokens_.store(n_tokens_, std::memory_order_relaxed);
   }
   // Requires: 0 <= n <= size().
-  void truncate(int64_t n) { n_tokens_ = n; }
+  void truncate(int64_t n) {
+    n_tokens_ = n;
+    if (device_ != nullptr) device_->truncate(n);
+  }
+
+  // Keys and values of some layers live on a device from now on; null: of none.  Requires: the sequence is empty.
+  void set_device(std::unique_ptr<DeviceKv> device) { device_ = std::move(device); }
+  DeviceKv* device() const { return device_.get(); }
+  // Everything lies in DRAM when it returns, as used(), save and fork need it.  Not beside the device's other callers.
+  Status park() { return device_ == nullptr ? ok_status() : device_->park(pages(), n_tokens_); }
 
   // Zeroes the positions from size() to the end of the last page group in use: what was truncated.
   void clear_unused();
-  // Exchanges contents.  Requires: the same layout and capacity.
+  // Exchanges contents.  Requires: the same layout and capacity; parked.
   void swap(SequenceState& other);
 
-  // The page groups in use, for saving.
+  // The page groups in use, for saving.  Requires: parked.
   std::span<const std::byte> used() const {
     return {base_, static_cast<size_t>(layout_.bytes_for(n_tokens_))};
   }
@@ -89,6 +81,7 @@ class SequenceState {
     TANDEM_RETURN_IF_ERROR(
         fill(std::span<std::byte>(base_, static_cast<size_t>(layout_.bytes_for(n_tokens)))));
     append(n_tokens);
+    if (device_ != nullptr) device_->host_changed(n_tokens);
     return ok_status();
   }
 
@@ -105,6 +98,7 @@ class SequenceState {
   std::vector<std::byte*> pages_;
   int64_t n_tokens_ = 0;
   std::atomic<int64_t> most_tokens_{0};
+  std::unique_ptr<DeviceKv> device_;
 };
 
 }  // namespace tandem

@@ -1,0 +1,241 @@
+#include "dispatch/device_lane.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/checked.h"
+
+namespace tandem {
+namespace {
+
+constexpr uint32_t kAllProgress = INT32_MAX;  // more than any lane has tasks
+
+bool uses_experts(const Op& op) {
+  return op.kind == OpKind::kExpertMatmul || op.kind == OpKind::kListPairs;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Program& program,
+                                                       const Placement& placement,
+                                                       const BlockStore& store,
+                                                       const Sizes& sizes) {
+  std::unique_ptr<DeviceLane> lane(new DeviceLane(device, program));
+  TANDEM_RETURN_IF_ERROR(lane->allocate(placement, store, sizes));
+  return lane;
+}
+
+DeviceLane::~DeviceLane() {
+  (void)finish();
+  for (std::byte* memory : allocated_) device_.free(memory);
+  device_.free_host(host_input_);
+  device_.free_host(host_tables_);
+}
+
+Result<std::byte*> DeviceLane::take(size_t bytes, std::string_view what) {
+  TANDEM_ASSIGN_OR_RETURN(std::byte* const memory, device_.allocate(bytes, what));
+  allocated_.push_back(memory);
+  return memory;
+}
+
+Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
+                            const Sizes& sizes) {
+  TANDEM_ASSIGN_OR_RETURN(stream_, device_.create_stream("compute"));
+  TANDEM_ASSIGN_OR_RETURN(cpu_progress_, device_.create_flag());
+  TANDEM_ASSIGN_OR_RETURN(device_progress_, device_.create_flag());
+  for (size_t layer = 0; layer < placement.kv_on_device.size(); ++layer) {
+    if (placement.kv_on_device[layer]) kv_layers_.push_back(static_cast<int64_t>(layer));
+  }
+  max_tokens_ = sizes.max_tokens;
+  max_pages_ = static_cast<size_t>((sizes.max_context + kPageTokens - 1) / kPageTokens);
+  const size_t input_bytes = sizeof(StepInput) +
+                             align_up(static_cast<size_t>(max_tokens_) * sizeof(int32_t), 8) +
+                             max_pages_ * sizeof(std::byte*);
+  TANDEM_ASSIGN_OR_RETURN(arena_, take(sizes.arena_bytes, "activations"));
+  TANDEM_ASSIGN_OR_RETURN(input_, take(input_bytes, "a step's input"));
+  TANDEM_ASSIGN_OR_RETURN(host_input_, device_.allocate_host(input_bytes));
+  addresses_.resize(program_.blocks.size());
+  const std::vector<Processor> processors = processors_of(program_, placement);
+  for (size_t i = 0; i < program_.ops.size(); ++i) {
+    const Op& op = program_.ops[i];
+    if (processors[i] == Processor::kCpu || op.weight == kNoId) continue;
+    const int64_t n_weights = uses_experts(op) ? program_.shape.n_experts : 1;
+    for (WeightId w = op.weight; w < op.weight + n_weights; ++w) {
+      const BlockId block = program_.weights[w].block;
+      const bool wanted = !uses_experts(op) || placement.blocks[block] == kOnDevice;
+      if (wanted && !has(block)) TANDEM_RETURN_IF_ERROR(load_block(block, store));
+    }
+  }
+  TANDEM_RETURN_IF_ERROR(make_expert_tables());
+  return device_.synchronize(stream_);
+}
+
+Status DeviceLane::load_block(BlockId block, const BlockStore& store) {
+  const BlockSpec& spec = program_.blocks[block];
+  TANDEM_ASSIGN_OR_RETURN(std::byte * address, take(device_bytes(spec), spec.name));
+  for (size_t extent = 0; extent < spec.extents.size(); ++extent) {
+    const size_t bytes = spec.extents[extent].bytes;
+    // Weights are only read from here on, so the source is what the store has for good.
+    TANDEM_RETURN_IF_ERROR(device_.copy(stream_, address, store.data(block, extent), bytes));
+    addresses_[block].push_back(address);
+    address += align_up(bytes, kDeviceAlignment);
+  }
+  return ok_status();
+}
+
+Status DeviceLane::make_expert_tables() {
+  const auto n_experts = static_cast<size_t>(program_.shape.n_experts);
+  for (const Op& op : program_.ops) {
+    const auto known = [&](const ExpertTable& table) { return table.first == op.weight; };
+    if (!uses_experts(op) || std::any_of(tables_.begin(), tables_.end(), known)) continue;
+    tables_.push_back({op.weight, nullptr, {}});
+  }
+  const size_t table_bytes = n_experts * sizeof(std::byte*);
+  if (tables_.empty()) return ok_status();
+  TANDEM_ASSIGN_OR_RETURN(std::byte* const memory,
+                          take(tables_.size() * table_bytes, "tables of experts"));
+  TANDEM_ASSIGN_OR_RETURN(host_tables_, device_.allocate_host(tables_.size() * table_bytes));
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    ExpertTable& table = tables_[i];
+    table.table = memory + i * table_bytes;
+    auto* host = reinterpret_cast<std::byte**>(host_tables_ + i * table_bytes);
+    for (size_t e = 0; e < n_experts; ++e) {
+      const Weight& weight = program_.weights[table.first + e];
+      if (!has(weight.block)) continue;
+      host[e] = addresses_[weight.block][weight.extent];
+      table.weights.push_back({host[e], weight.row_bytes() * static_cast<size_t>(weight.rows)});
+    }
+  }
+  return device_.copy(stream_, memory, host_tables_, tables_.size() * table_bytes);
+}
+
+std::unique_ptr<DeviceKv> DeviceLane::make_kv(const KvLayout& layout) const {
+  if (kv_layers_.empty()) return nullptr;
+  return std::make_unique<DeviceKv>(device_, stream_, layout, kv_layers_);
+}
+
+std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
+                                         const OperationConstants& constants) {
+  ProcessorMemory memory;
+  memory.arena = arena_;
+  memory.weight = [this](WeightId id) -> const std::byte* {
+    const Weight& weight = program_.weights[id];
+    return has(weight.block) ? addresses_[weight.block][weight.extent] : nullptr;
+  };
+  memory.experts = [this](WeightId first) {
+    const auto table = std::find_if(tables_.begin(), tables_.end(),
+                                    [=](const ExpertTable& t) { return t.first == first; });
+    return reinterpret_cast<const std::byte* const*>(table->table);
+  };
+  memory.constants = &constants;
+  memory.step = reinterpret_cast<const StepInput*>(input_);
+  std::vector<Operation> operations = ready_operations(program_, lowered, memory);
+  for (Operation& op : operations) {
+    const auto slot = std::lower_bound(kv_layers_.begin(), kv_layers_.end(), op.layer);
+    op.kv_slot = static_cast<int32_t>(slot - kv_layers_.begin());
+  }
+  return operations;
+}
+
+// ---- a step ----
+
+// StepInput, then ids, then the addresses of page groups.
+Status DeviceLane::upload_input(const Work& work) {
+  const StepInput& input = *work.input;
+  const auto n_tokens = static_cast<size_t>(input.n_tokens);
+  const size_t ids_at = sizeof(StepInput);
+  const size_t pages_at = ids_at + align_up(n_tokens * sizeof(int32_t), 8);
+  StepInput there = input;
+  there.ids = reinterpret_cast<const int32_t*>(input_ + ids_at);
+  there.pages = reinterpret_cast<std::byte* const*>(input_ + pages_at);
+  std::memcpy(host_input_, &there, sizeof(there));
+  std::memcpy(host_input_ + ids_at, input.ids, n_tokens * sizeof(int32_t));
+  size_t bytes = pages_at;
+  pages_.clear();
+  if (DeviceKv* kv = work.sequence->device(); kv != nullptr) {
+    const int64_t n_held = work.sequence->size();
+    TANDEM_RETURN_IF_ERROR(
+        kv->prepare(work.sequence->pages(), n_held, input.first_position + input.n_tokens));
+    TANDEM_ASSERT(kv->pages().size() <= max_pages_);
+    for (std::byte* page : kv->pages()) pages_.push_back({page, kv->group_bytes()});
+    std::memcpy(host_input_ + bytes, kv->pages().data(), kv->pages().size() * sizeof(std::byte*));
+    bytes += kv->pages().size() * sizeof(std::byte*);
+  }
+  const MemoryRange written{host_input_, bytes};
+  device_.host_access({}, {&written, 1}, "a step's input");
+  return device_.copy(stream_, input_, host_input_, bytes);
+}
+
+Status DeviceLane::submit(const Work& work) {
+  if (work.schedule->device.empty()) return ok_status();
+  device_.reset_flags();
+  submitted_ = true;
+  TANDEM_RETURN_IF_ERROR(upload_input(work));
+  const std::vector<DeviceTask>& tasks = work.schedule->device;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (tasks[i].wait > 0) {
+      TANDEM_RETURN_IF_ERROR(device_.stream_wait_flag(stream_, cpu_progress_, tasks[i].wait));
+    }
+    TANDEM_RETURN_IF_ERROR(submit_task(work, tasks[i]));
+    if (tasks[i].announce) {
+      TANDEM_RETURN_IF_ERROR(
+          device_.stream_set_flag(stream_, device_progress_, static_cast<uint32_t>(i + 1)));
+    }
+  }
+  return ok_status();
+}
+
+Status DeviceLane::submit_task(const Work& work, const DeviceTask& task) {
+  return task.kind == DeviceTask::Kind::kLaunch ? submit_launch(work, task)
+                                                : submit_copy(work, task);
+}
+
+size_t DeviceLane::rows_bytes(const Work& work, ValueId value) const {
+  const Value& v = program_.values[value];
+  const int64_t n_pairs = work.input->n_tokens * program_.shape.n_experts_used;
+  if (v.type == ValueType::kExpertLists) {
+    return ExpertLists::count(program_.shape.n_experts, n_pairs) * sizeof(int32_t);
+  }
+  const int64_t rows = v.rows == RowSpace::kTokens    ? work.input->n_tokens
+                       : v.rows == RowSpace::kPairs   ? n_pairs
+                       : v.rows == RowSpace::kOutputs ? work.input->n_outputs
+                                                      : 1;
+  return work.lowered->row_bytes[value] * static_cast<size_t>(rows);
+}
+
+Status DeviceLane::submit_copy(const Work& work, const DeviceTask& task) {
+  const ValueId value = task.index;
+  const size_t own = work.lowered->offset[value];
+  const size_t there = task.other ? work.lowered->other_offset[value] : own;
+  const size_t bytes = rows_bytes(work, value);
+  return task.kind == DeviceTask::Kind::kCopyUp
+             ? device_.copy(stream_, arena_ + there, work.host_arena + own, bytes)
+             : device_.copy(stream_, work.host_arena + there, arena_ + own, bytes);
+}
+
+Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
+  const Operation& operation = work.operations[task.index];
+  const Op& op = program_.ops[task.index];
+  if (op.kind == OpKind::kStoreKv) return device_.launch(stream_, operation, {}, pages_);
+  if (op.kind == OpKind::kAttend) return device_.launch(stream_, operation, pages_);
+  if (op.kind == OpKind::kExpertMatmul) {
+    const auto table = std::find_if(tables_.begin(), tables_.end(),
+                                    [&](const ExpertTable& t) { return t.first == op.weight; });
+    return device_.launch(stream_, operation, table->weights);
+  }
+  return device_.launch(stream_, operation);
+}
+
+Status DeviceLane::wait(uint32_t progress, const CancelFlag& cancel) {
+  return device_.wait_flag(device_progress_, progress, cancel);
+}
+
+Status DeviceLane::finish() {
+  if (!submitted_) return ok_status();
+  announce(kAllProgress);
+  submitted_ = false;
+  return device_.synchronize(stream_);
+}
+
+}  // namespace tandem

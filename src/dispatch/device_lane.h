@@ -1,0 +1,100 @@
+// The device's side of a step: weights, activations and tables in its memory, and the tasks of a Schedule on its stream.
+//
+// Threading: one caller at a time, the one that submits to the device.
+// Ownership: owns what it allocates on the device, which must outlive it; refers to program and store.
+// Errors: kOutOfMemory when the budget does not hold what the placement wants; those of the device.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "device/device.h"
+#include "dispatch/operations.h"
+#include "dispatch/placement.h"
+#include "dispatch/schedule.h"
+#include "memory/block_store.h"
+#include "memory/sequence_state.h"
+
+namespace tandem {
+
+class DeviceLane {
+ public:
+  struct Sizes {
+    int64_t max_tokens = 1;
+    int64_t max_context = 0;  // positions of the longest sequence
+    size_t arena_bytes = 0;
+  };
+
+  // Copies the weights that the placement puts on the device and waits for it.  Requires: the store is resident.
+  static Result<std::unique_ptr<DeviceLane>> create(Device& device, const Program& program,
+                                                    const Placement& placement,
+                                                    const BlockStore& store, const Sizes& sizes);
+  ~DeviceLane();
+  DeviceLane(const DeviceLane&) = delete;
+  DeviceLane& operator=(const DeviceLane&) = delete;
+
+  Device& device() const { return device_; }
+  // For sequences that this lane will work on; null when the device computes no attention.
+  std::unique_ptr<DeviceKv> make_kv(const KvLayout& layout) const;
+
+  // Operations ready for the device; `constants` must stay where they are.
+  std::vector<Operation> ready(const LoweredProgram& lowered, const OperationConstants& constants);
+  // Does this block's weight, an expert's, belong to the device?
+  bool has(BlockId block) const { return !addresses_[block].empty(); }
+
+  // What a step consists of; all of it must live until finish().
+  struct Work {
+    const Schedule* schedule = nullptr;
+    const LoweredProgram* lowered = nullptr;
+    std::span<const Operation> operations;  // of ready()
+    std::byte* host_arena = nullptr;        // from Device::allocate_host
+    const StepInput* input = nullptr;       // the host's
+    SequenceState* sequence = nullptr;
+  };
+  // Submits a step's tasks.  The device begins at once and waits where the schedule says so.
+  Status submit(const Work& work);
+  // Waits until this many tasks of the device are done, or until cancelled.
+  Status wait(uint32_t progress, const CancelFlag& cancel);
+  // The CPU has done this many tasks.
+  void announce(uint32_t progress) { device_.set_flag(cpu_progress_, progress); }
+  // Waits until nothing is left of the step, even one whose CPU tasks were not all done.
+  Status finish();
+
+ private:
+  DeviceLane(Device& device, const Program& program) : device_(device), program_(program) {}
+  Status allocate(const Placement& placement, const BlockStore& store, const Sizes& sizes);
+  Status load_block(BlockId block, const BlockStore& store);
+  Status make_expert_tables();
+  Status upload_input(const Work& work);
+  Status submit_task(const Work& work, const DeviceTask& task);
+  Status submit_copy(const Work& work, const DeviceTask& task);
+  Status submit_launch(const Work& work, const DeviceTask& task);
+  size_t rows_bytes(const Work& work, ValueId value) const;
+  Result<std::byte*> take(size_t bytes, std::string_view what);
+
+  Device& device_;
+  const Program& program_;
+  std::vector<int64_t> kv_layers_;  // ascending
+  std::vector<std::byte*> allocated_;
+  std::byte* arena_ = nullptr;
+  std::vector<std::vector<std::byte*>> addresses_;  // [blocks][extents]; none: not here
+  // By the first weight of the experts.
+  struct ExpertTable {
+    WeightId first;
+    std::byte* table;                  // [X] addresses, on the device
+    std::vector<MemoryRange> weights;  // what an operation may read through it
+  };
+  std::vector<ExpertTable> tables_;
+  std::byte* input_ = nullptr;       // StepInput, ids [T], pages
+  std::byte* host_input_ = nullptr;  // the same on its way
+  std::byte* host_tables_ = nullptr;
+  int64_t max_tokens_ = 0;
+  size_t max_pages_ = 0;
+  StreamId stream_{};
+  FlagId cpu_progress_{}, device_progress_{};
+  std::vector<MemoryRange> pages_;  // of the step's sequence
+  bool submitted_ = false;
+};
+
+}  // namespace tandem
