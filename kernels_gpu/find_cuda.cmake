@@ -26,8 +26,8 @@ function(tandem_look_for_nvcc problem)
     COMMAND ${TANDEM_NVCC} -std=c++20 -arch=sm_80 -ccbin ${CMAKE_CXX_COMPILER} -c ${probe}.cu -o ${probe}.o
     RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(NOT result EQUAL 0)
-    string(STRIP "${output}" output)
-    set(${problem} "${TANDEM_NVCC} does not compile: ${output}" PARENT_SCOPE)
+    string(REGEX MATCH "[^\n]+" reason "${output}\n${result}")  # the first line that says something
+    set(${problem} "${TANDEM_NVCC} does not compile: ${reason}" PARENT_SCOPE)
     return()
   endif()
   set(${problem} "" PARENT_SCOPE)

@@ -82,6 +82,7 @@ Result<std::unique_ptr<Device>> open_cuda(int index, const OpenDeviceOptions& op
   DeviceModuleRequest request;
   request.index = index;
   request.budget_bytes = options.budget_bytes;
+  request.flag_kernels = options.flag_kernels;
   return module->open(request);
 }
 

@@ -22,6 +22,8 @@ struct OpenDeviceOptions {
   uint64_t budget_bytes = 0;  // of device memory; 0: of a card what is free, less a sixteenth
   // Where libtandem_cuda.so lies; empty: beside the library or program that this function is in.
   std::filesystem::path module_folder;
+  bool flag_kernels =
+      false;  // a card's flags by kernels, even where its driver can do them: for tests
 };
 
 struct OpenedDevice {

@@ -70,12 +70,12 @@ std::vector<std::byte> host_result(const Case& a_case) {
 
 std::string bit_difference(const std::vector<std::byte>& actual,
                            const std::vector<std::byte>& expected) {
-  for (size_t i = 0; i < expected.size(); ++i) {
-    if (actual[i] != expected[i]) {
-      const size_t word = i / 4 * 4;
-      return "at byte " + std::to_string(word) + ": " + std::to_string(float_at(actual, word)) +
-             " where " + std::to_string(float_at(expected, word)) + " is expected";
-    }
+  for (size_t i = 0; i + sizeof(float) <= expected.size(); i += sizeof(float)) {
+    if (std::memcmp(&actual[i], &expected[i], sizeof(float)) == 0) continue;
+    const float a = float_at(actual, i), e = float_at(expected, i);
+    if (std::isnan(a) && std::isnan(e)) continue;
+    return "at byte " + std::to_string(i) + ": " + std::to_string(a) + " where " +
+           std::to_string(e) + " is expected";
   }
   return {};
 }

@@ -44,7 +44,7 @@ std::vector<Case> timed_cases();
 // Empty, or the first difference beyond the bounds.
 std::string difference(const Case& a_case, const std::vector<std::byte>& actual,
                        const std::vector<std::byte>& expected);
-// The same with no bounds.
+// The same with no bounds.  Of NaN the sign and payload may differ: processors choose their own.
 std::string bit_difference(const std::vector<std::byte>& actual,
                            const std::vector<std::byte>& expected);
 

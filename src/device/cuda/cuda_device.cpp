@@ -84,7 +84,8 @@ void CudaDevice::give_memory(void* memory) {
 
 Result<std::byte*> CudaDevice::allocate(size_t bytes, std::string_view what) {
   TANDEM_RETURN_IF_ERROR(enter());
-  const uint64_t needed = align_up(std::max(bytes, size_t{1}), kMemoryAlignment);
+  const uint64_t needed =
+      checked_align_up(std::max(bytes, size_t{1}), kMemoryAlignment).value_or(UINT64_MAX);
   const uint64_t used = used_bytes(), budget = budget_bytes();
   if (needed > budget || used > budget - needed) {
     const uint64_t available = used < budget ? budget - used : 0;

@@ -183,7 +183,8 @@ MirrorDevice::~MirrorDevice() {
 
 Result<std::byte*> MirrorDevice::allocate(size_t bytes, std::string_view what) {
   TANDEM_RETURN_IF_ERROR(lost());
-  const uint64_t taken = align_up(std::max<size_t>(bytes, 1), DeviceArena::kAlignment);
+  const uint64_t taken =
+      checked_align_up(std::max<size_t>(bytes, 1), DeviceArena::kAlignment).value_or(UINT64_MAX);
   const uint64_t free_bytes = budget_ - std::min<uint64_t>(budget_, used_);
   const bool fails = fault(n_allocations_, options_.faults.allocation);
   std::byte* memory = taken > free_bytes || fails ? nullptr : arena_->allocate(bytes);
