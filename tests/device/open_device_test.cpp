@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -74,9 +75,17 @@ TEST(OpenDevice, WithoutAModuleTheDriverDecidesWhatIsMissing) {
   }
 }
 
+// A module beside the program that this code is in: where it is looked for if no folder is given.
+TEST(OpenDevice, LooksForTheModuleBesideItself) {
+  EXPECT_THAT(open_device("cuda", kernels()).status(),
+              fails_with(Code::kUnsupported, HasSubstr("it is version 0.0.9")));
+}
+
 TEST(OpenDevice, AutoSaysNothingWhereThereIsNoDriver) {
   if (has_driver()) GTEST_SKIP() << "this machine has an NVIDIA driver";
-  Result<OpenedDevice> opened = open_device("auto", kernels());
+  OpenDeviceOptions options;
+  options.module_folder = "/nonexistent";
+  Result<OpenedDevice> opened = open_device("auto", kernels(), options);
   ASSERT_TRUE(opened.ok()) << opened.status().to_string();
   EXPECT_EQ(opened->device, nullptr);
   EXPECT_EQ(opened->note, "");
@@ -88,7 +97,7 @@ TEST(OpenDevice, AModuleOfAnotherInterfaceIsRefusedBeforeItIsUsed) {
 }
 
 TEST(OpenDevice, AModuleOfAnotherVersionIsRefused) {
-  EXPECT_THAT(refusal("cuda", folder("other_version")),
+  EXPECT_THAT(refusal("cuda", folder(".")),
               fails_with(Code::kUnsupported, HasSubstr("it is version 0.0.9")));
 }
 
@@ -112,6 +121,49 @@ TEST(OpenDevice, AutoTellsOfAModuleThatCannotBeUsed) {
   EXPECT_EQ(opened->device, nullptr);
   EXPECT_THAT(opened->note, HasSubstr("together"));
 }
+
+#ifdef TANDEM_FAKE_CARD_FOLDER
+
+// What the module says of drivers and cards, with a runtime that has none (cuda/fake_runtime.cpp).
+class FakeCard : public ::testing::Test {
+ protected:
+  ~FakeCard() override { ::unsetenv("TANDEM_FAKE_CARD"); }
+  static Status refusal_of(const char* card, std::string_view spec = "cuda:1") {
+    ::setenv("TANDEM_FAKE_CARD", card, 1);
+    return refusal(spec, TANDEM_FAKE_CARD_FOLDER);
+  }
+};
+
+TEST_F(FakeCard, IsOpenedWithABudget) {
+  OpenDeviceOptions options;
+  options.module_folder = TANDEM_FAKE_CARD_FOLDER;
+  options.budget_bytes = 54321;
+  Result<OpenedDevice> opened = open_device("cuda:1", kernels(), options);
+  ASSERT_TRUE(opened.ok()) << opened.status().to_string();
+  EXPECT_EQ(opened->device->budget_bytes(), 54321u);
+  options.budget_bytes = 0;
+  opened = open_device("cuda:1", kernels(), options);
+  ASSERT_TRUE(opened.ok()) << opened.status().to_string();
+  EXPECT_GT(opened->device->budget_bytes(), opened->device->info().memory_bytes * 9 / 10);
+  EXPECT_LT(opened->device->budget_bytes(), opened->device->info().memory_bytes * 15 / 16);
+}
+
+TEST_F(FakeCard, DriverThatIsMissingOrTooOldIsNamed) {
+  EXPECT_THAT(refusal_of("no_driver"), fails_with(Code::kNotFound, HasSubstr("no NVIDIA driver")));
+  EXPECT_THAT(refusal_of("old_driver"),
+              fails_with(Code::kUnsupported, AllOf(HasSubstr("too old"), HasSubstr("CUDA 11.4"))));
+}
+
+TEST_F(FakeCard, CardThatIsMissingOrTooOldIsNamed) {
+  EXPECT_THAT(refusal_of("no_card"), fails_with(Code::kNotFound, HasSubstr("no card")));
+  EXPECT_THAT(refusal_of("", "cuda:2"),
+              fails_with(Code::kNotFound, HasSubstr("the machine has 2, counted from 0")));
+  EXPECT_THAT(refusal_of("old_card"),
+              fails_with(Code::kUnsupported,
+                         AllOf(HasSubstr("a fake card"), HasSubstr("7.5"), HasSubstr("8.0"))));
+}
+
+#endif
 
 #ifdef TANDEM_CUDA_MODULE_FOLDER
 

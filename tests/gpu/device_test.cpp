@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "base/clock.h"
@@ -16,13 +17,29 @@ using DeviceMemory = OnDevice;
 using DeviceEvent = OnDevice;
 using DeviceFlag = OnDevice;
 using DeviceGraph = OnDevice;
-using DeviceLoss = OnDevice;
 
 void number(std::byte* bytes, size_t n, unsigned seed) {
   for (size_t i = 0; i < n; ++i) bytes[i] = static_cast<std::byte>((i * 7 + i / 256 + seed) & 255);
 }
 
 void pause() { std::this_thread::sleep_for(std::chrono::milliseconds(5)); }
+
+// Adds in[1] to out for as many tokens as the step has.
+struct Adding {
+  static constexpr int64_t kWidth = 64, kCapacity = 8;
+  OperationConstants constants;
+  Operation op;
+
+  Adding(std::byte* step, std::byte* out, std::byte* in) {
+    constants.n_heads = constants.n_kv_heads = 1;
+    op.kind = OpKind::kAdd;
+    op.width = kWidth;
+    op.in[0] = op.out = {out, kWidth * 4};
+    op.in[1] = {in, kWidth * 4};
+    op.step = reinterpret_cast<const StepInput*>(step);
+    op.constants = &constants;
+  }
+};
 
 TEST_F(DeviceCopy, BringsBytesThereAndBack) {
   for (const size_t n : {size_t{1}, size_t{4099}, size_t{32} << 20}) {
@@ -53,6 +70,20 @@ TEST_F(DeviceCopy, FillSetsJustTheBytesItIsToldTo) {
     ASSERT_EQ(host[i], i >= 3 && i < 103 ? std::byte{0x5A} : std::byte{1}) << i;
 }
 
+TEST_F(DeviceCopy, ServesAThreadThatDidNotOpenTheDevice) {
+  std::thread other([this] {
+    std::byte* there = on_device(64);
+    std::byte* host = on_host(64);
+    const StreamId own = stream("of the thread");
+    expect_ok(device_->fill(own, there, 7, 64));
+    expect_ok(device_->copy(own, host, there, 64));
+    expect_ok(device_->record(own, event()));
+    expect_ok(device_->synchronize(own));
+    EXPECT_EQ(host[63], std::byte{7});
+  });
+  other.join();
+}
+
 TEST_F(DeviceMemory, IsAlignedAndCounted) {
   const uint64_t before = device_->used_bytes();
   std::byte* first = on_device(1);
@@ -80,6 +111,20 @@ TEST_F(DeviceMemory, StaysWithinTheBudgetAndSaysWhatIsMissing) {
   expect_ok(device_->synchronize());
   device_->free(half);
   EXPECT_EQ(device_->used_bytes(), 0u);
+}
+
+// What the device itself refuses is not told a second time, by a call that went well.
+TEST_F(DeviceMemory, IsRefusedOnceWhereTheDeviceHasLessThanTheBudget) {
+  device_->set_budget(UINT64_MAX);
+  const Status refused =
+      device_->allocate(device_->info().memory_bytes + 4096, "the experts").status();
+  EXPECT_EQ(refused.code(), Code::kOutOfMemory);
+  EXPECT_THAT(refused.message(), ::testing::HasSubstr("the experts"));
+  std::byte* memory = on_device(sizeof(StepInput) + 4096);
+  expect_ok(device_->fill(stream_, memory, 0, sizeof(StepInput) + 4096));
+  const Adding adding(memory, memory + sizeof(StepInput), memory + sizeof(StepInput));
+  expect_ok(device_->launch(stream_, adding.op));  // no tokens
+  expect_ok(device_->synchronize(stream_));
 }
 
 TEST_F(DeviceMemory, OfTheHostIsZeroed) {
@@ -166,7 +211,9 @@ TEST_F(DeviceFlag, WaitEndsWhenItIsCancelled) {
 }
 
 TEST_F(DeviceFlag, HandOversAreNotLost) {
-  const uint32_t n = is_card() ? 20000 : 2000, batch = 200;
+  const char* asked = std::getenv("TANDEM_TEST_HAND_OVERS");
+  const auto n = static_cast<uint32_t>(asked != nullptr ? std::atoi(asked) : 2000);
+  const uint32_t batch = 200;
   const FlagId there = flag(), back = flag();
   const Clock::time_point start = Clock::now();
   for (uint32_t i = 1; i <= n; ++i) {
@@ -181,23 +228,6 @@ TEST_F(DeviceFlag, HandOversAreNotLost) {
   }
   measured().push_back({"hand-over to the device and back", seconds_since(start) * 1e6 / n, 0});
 }
-
-// Adds in[1] to out for as many tokens as the step has.
-struct Adding {
-  static constexpr int64_t kWidth = 64, kCapacity = 8;
-  OperationConstants constants;
-  Operation op;
-
-  Adding(std::byte* step, std::byte* out, std::byte* in) {
-    constants.n_heads = constants.n_kv_heads = 1;
-    op.kind = OpKind::kAdd;
-    op.width = kWidth;
-    op.in[0] = op.out = {out, kWidth * 4};
-    op.in[1] = {in, kWidth * 4};
-    op.step = reinterpret_cast<const StepInput*>(step);
-    op.constants = &constants;
-  }
-};
 
 TEST_F(DeviceGraph, ServesStepsOfOtherSizes) {
   const size_t bytes = Adding::kWidth * Adding::kCapacity * 4;
@@ -278,25 +308,49 @@ TEST_F(DeviceGraph, RecordsEventsThatOtherStreamsWaitFor) {
   EXPECT_EQ(host[69], std::byte{77});
 }
 
-// The last thing a process does with a card.  tests/gpu/run gives it a process of its own.
+// The last thing a process does with a card.  tests/gpu/run gives each of these a process of its own.
+class DeviceLoss : public OnDevice {
+ protected:
+  // Submits an operation that writes where nothing is, behind a flag: else its own launch may tell.
+  void submit_wild_write() {
+    std::byte* step = on_device(sizeof(StepInput));
+    std::byte* host_step = on_host(sizeof(StepInput));
+    StepInput input;
+    input.n_tokens = 1;
+    std::memcpy(host_step, &input, sizeof input);
+    expect_ok(device_->copy(stream_, step, host_step, sizeof(StepInput)));
+    Adding adding(step, reinterpret_cast<std::byte*>(uintptr_t{64}), step);
+    adding.op.layer = 7;
+    go_ = flag();
+    expect_ok(device_->stream_wait_flag(stream_, go_, 1));
+    expect_ok(device_->launch(stream_, adding.op));
+  }
+  FlagId go_{};
+};
+
 TEST_F(DeviceLoss, IsToldByTheNextWaitAndByEveryCallAfterIt) {
   if (!is_card()) GTEST_SKIP() << "needs a card";
-  std::byte* step = on_device(sizeof(StepInput));
-  std::byte* host_step = on_host(sizeof(StepInput));
-  StepInput input;
-  input.n_tokens = 1;
-  std::memcpy(host_step, &input, sizeof input);
-  expect_ok(device_->copy(stream_, step, host_step, sizeof(StepInput)));
-  Adding adding(step, reinterpret_cast<std::byte*>(uintptr_t{64}), step);
-  adding.op.layer = 7;
-  expect_ok(device_->launch(stream_, adding.op));
+  submit_wild_write();
+  std::byte* memory = on_device(64);
+  device_->set_flag(go_, 1);
   const Status lost = device_->synchronize(stream_);
   EXPECT_EQ(lost.code(), Code::kDeviceLost) << lost.to_string();
   EXPECT_THAT(lost.message(), ::testing::HasSubstr("add of layer 7"));
-  EXPECT_EQ(device_->copy(stream_, step, host_step, 8).code(), Code::kDeviceLost);
+  EXPECT_EQ(device_->fill(stream_, memory, 0, 8).code(), Code::kDeviceLost);
   EXPECT_EQ(device_->allocate(8, "anything").status().code(), Code::kDeviceLost);
   EXPECT_EQ(device_->create_event().status().code(), Code::kDeviceLost);
-  EXPECT_EQ(device_->wait_flag(FlagId{1}, 9, CancelFlag()).code(), Code::kDeviceLost);
+  EXPECT_EQ(device_->wait_flag(go_, 9, CancelFlag()).code(), Code::kDeviceLost);
+  EXPECT_EQ(device_->synchronize().message(), lost.message());  // the first reason stays
+  device_->free(memory);
+}
+
+TEST_F(DeviceLoss, EndsAWaitForAFlagThatIsNeverRaised) {
+  if (!is_card()) GTEST_SKIP() << "needs a card";
+  submit_wild_write();
+  const FlagId done = flag();
+  expect_ok(device_->stream_set_flag(stream_, done, 1));
+  device_->set_flag(go_, 1);
+  EXPECT_EQ(device_->wait_flag(done, 1, CancelFlag()).code(), Code::kDeviceLost);
 }
 
 }  // namespace

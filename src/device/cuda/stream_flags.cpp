@@ -48,7 +48,6 @@ Result<StreamFlags> StreamFlags::create(bool kernels_only) {
   flags.driver_streams_ = flags.try_stream(raw);
   flags.driver_graphs_ = flags.driver_streams_ && flags.try_graph(raw);
   (void)cudaGetLastError();
-  flags.clear();
   return flags;
 }
 
