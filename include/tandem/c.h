@@ -250,12 +250,20 @@ typedef struct tandem_engine_options {
   tandem_log_fn
       log; /* notes about fallbacks, until the engine and its sessions are freed; may be NULL */
   void* log_user;
+  /* A second processor: "none" (NULL), "auto", "cuda", "cuda:1", or "mirror:vram=4GiB,link=12GB/s,...", which stands in
+   * for one with memory and threads of this computer. */
+  const char* device;
+  const char*
+      gpu_layers; /* how many layers it takes, from the last one down: "auto" (NULL: as many as fit), "all", "12" */
+  const char* cpu_experts; /* of how many layers the experts stay in RAM: "0" (NULL), "all", "12" */
+  const char*
+      place_file; /* JSON that says for patterns of blocks where they lie; goes before the two above */
 } tandem_engine_options;
 
 /* What a tier holds, in bytes. */
 typedef struct tandem_tier_report {
   size_t struct_bytes;
-  const char* name;      /* "RAM"; static */
+  const char* name;      /* "RAM", or the device's; the engine's */
   uint64_t free_bytes;   /* what this process may still take */
   uint64_t weight_bytes; /* huge_page_bytes of them in huge pages */
   uint64_t kv_bytes;     /* that sessions have filled */
@@ -281,6 +289,8 @@ typedef struct tandem_engine_info {
   const char* read_mode; /* how the weights were read and why */
   double load_seconds;
   uint64_t bytes_per_token; /* weights read from memory for one decoded token */
+  const char* device;       /* the second processor's name; "" without one */
+  const char* plan;         /* "all in RAM", "12 of 16 layers on mirror" */
 } tandem_engine_info;
 TANDEM_API tandem_code tandem_engine_get_info(const tandem_engine* engine, tandem_engine_info* info,
                                               tandem_error** error) TANDEM_NOEXCEPT;
@@ -290,6 +300,10 @@ TANDEM_API tandem_code tandem_engine_get_memory(const tandem_engine* engine,
                                                 tandem_tier_report* tiers, size_t capacity,
                                                 size_t* n_tiers,
                                                 tandem_error** error) TANDEM_NOEXCEPT;
+
+/* Where everything lies, as a place file that gives the same placement; "" without a device. */
+TANDEM_API tandem_code tandem_engine_placement(const tandem_engine* engine, char** json,
+                                               tandem_error** error) TANDEM_NOEXCEPT;
 
 /* ---- Session: one conversation ------------------------------------------------------------------------------------ */
 

@@ -268,7 +268,8 @@ struct EngineOptions {
   tandem_read_mode read_mode = TANDEM_READ_AUTO;
   tandem_kv_type kv_type = TANDEM_KV_F16;
   bool force = false;
-  ProgressFunction progress;  // called on the thread that loads
+  std::string device, gpu_layers, cpu_experts, place_file;  // as in tandem_engine_options; "": NULL
+  ProgressFunction progress;                                // called on the thread that loads
   Cancel* cancel = nullptr;
   // May be called as long as the engine or one of its sessions lives.
   std::function<void(tandem_log_level, std::string_view)> log;
@@ -289,6 +290,11 @@ class Engine {
     c_options.read_mode = kept->read_mode;
     c_options.kv_type = kept->kv_type;
     c_options.force = kept->force;
+    const auto or_null = [](const std::string& s) { return s.empty() ? nullptr : s.c_str(); };
+    c_options.device = or_null(kept->device);
+    c_options.gpu_layers = or_null(kept->gpu_layers);
+    c_options.cpu_experts = or_null(kept->cpu_experts);
+    c_options.place_file = or_null(kept->place_file);
     c_options.cancel = kept->cancel != nullptr ? kept->cancel->get() : nullptr;
     if (kept->progress) {
       c_options.progress = [](void* user, const tandem_progress* progress) {
@@ -313,6 +319,14 @@ class Engine {
     auto done = detail::call(tandem_engine_get_info, handle_.get(), &info);
     if (!done) return done.error();
     return info;
+  }
+
+  // As a place file; "" without a device.
+  Expected<std::string> placement() const {
+    char* json = nullptr;
+    auto done = detail::call(tandem_engine_placement, handle_.get(), &json);
+    if (!done) return done.error();
+    return detail::take_string(json);
   }
 
   Expected<std::vector<tandem_tier_report>> memory() const {

@@ -76,8 +76,9 @@ void introduce(Console& console, const Loaded& loaded, uint32_t n_context, uint6
   say_that_it_is_a_toy(console, model);
   console.line(model_line(model, weight_bytes));
   const uint32_t n_threads = loaded.engine_info.n_threads;
-  console.line("plan        all in RAM, " + std::to_string(n_threads) +
-               (n_threads == 1 ? " thread, " : " threads, ") + loaded.engine_info.isa);
+  console.line("plan        " + std::string(loaded.engine_info.plan) + ", " +
+               std::to_string(n_threads) + (n_threads == 1 ? " thread, " : " threads, ") +
+               loaded.engine_info.isa);
   console.line(context_line(model, n_context, seed));
   for (const std::string& note : loaded.notes) console.note(note);
   if (console.in_is_terminal())

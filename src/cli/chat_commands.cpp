@@ -222,13 +222,16 @@ void Chat::stats(const std::string&) {
   console_.line("  weights     " + format_bytes(loaded_.engine_info.bytes_per_token) +
                 " read per token; loaded in " + format_rate(loaded_.engine_info.load_seconds) +
                 " s, " + loaded_.engine_info.read_mode);
+  console_.line("  plan        " + std::string(loaded_.engine_info.plan));
   const auto tiers = loaded_.engine.memory();
   if (!tiers) return failed(tiers.error());
   for (const tandem_tier_report& tier : *tiers) {
     std::string name(tier.name);
     name.resize(12, ' ');
-    console_.line("  " + name + "weights " + format_bytes(tier.weight_bytes) + " (" +
-                  format_bytes(tier.huge_page_bytes) + " in huge pages), KV " +
+    const std::string huge = tier.huge_page_bytes == 0
+                                 ? ""
+                                 : " (" + format_bytes(tier.huge_page_bytes) + " in huge pages)";
+    console_.line("  " + name + "weights " + format_bytes(tier.weight_bytes) + huge + ", KV " +
                   format_bytes(tier.kv_bytes) + ", work " + format_bytes(tier.work_bytes) +
                   ", free " + format_bytes(tier.free_bytes));
   }

@@ -48,6 +48,10 @@ api::EngineOptions options_of(const LoadFlags& flags) {
                       : flags.read == "direct" ? TANDEM_READ_DIRECT
                                                : TANDEM_READ_AUTO;
   options.kv_type = flags.kv == "f32" ? TANDEM_KV_F32 : TANDEM_KV_F16;
+  options.device = flags.device;
+  options.gpu_layers = flags.gpu_layers;
+  options.cpu_experts = flags.cpu_experts;
+  options.place_file = flags.place_file;
   return options;
 }
 
@@ -80,6 +84,15 @@ void LoadFlags::add_to(CommandLine& line) {
   line.choice("--kv", kv, {"f16", "f32"},
               "format of the keys and values that are kept (" + kv + ")");
   line.flag("--force", force, "load although the numbers say that it does not fit");
+  line.group("Second processor");
+  line.text("--device", device, "DEVICE",
+            "none, auto, cuda[:N], or mirror:vram=4GiB,link=12GB/s,latency=10us: a stand-in made "
+            "of this computer (none)");
+  line.text("--gpu-layers", gpu_layers, "N",
+            "layers that it computes: auto, all, or how many, from the last one down (auto)");
+  line.text("--cpu-experts", cpu_experts, "N",
+            "layers whose experts stay in RAM: how many, or all (0)");
+  line.text("--place", place_file, "FILE", "where blocks lie, as run --print-place writes it");
 }
 
 std::optional<api::Model> open_model(Console& console, const std::string& path, int& exit_code) {

@@ -20,7 +20,7 @@ struct RunFlags {
   std::string save_state, load_state;
   std::vector<std::string> stop;
   uint32_t n_predict = 0;
-  bool raw = false, special = false, json = false, quiet = false;
+  bool raw = false, special = false, json = false, quiet = false, print_place = false;
 
   void add_to(CommandLine& line);
 };
@@ -43,6 +43,8 @@ void RunFlags::add_to(CommandLine& line) {
             "continue from a state; with --raw the text is appended");
   sampling.add_to(line);
   load.add_to(line);
+  line.flag("--print-place", print_place,
+            "write where every block lies, for --place, instead of answering");
 }
 
 void append(std::string& prompt, const std::string& part) {
@@ -164,6 +166,20 @@ int no_prompt(Console& console, const CommandLine& line, const Arguments& argume
                           "Give one with -p TEXT, -f FILE or through a pipe.");
 }
 
+int print_place(Console& console, const std::string& path, const RunFlags& flags) {
+  int code = kExitOk;
+  auto loaded = load(console, path, flags.load, code);
+  if (!loaded) return code;
+  const auto json = loaded->engine.placement();
+  if (!json) return console.fail(json.error());
+  if (json->empty()) {
+    console.error("there is no second processor: everything lies in RAM.",
+                  "Name one with  --device");
+    return kExitFailure;
+  }
+  return console.answer(*json + "\n") ? kExitOk : kExitFailure;
+}
+
 }  // namespace
 
 int run_run(Console& console, const Arguments& arguments) {
@@ -181,6 +197,7 @@ int run_run(Console& console, const Arguments& arguments) {
   if (!path || !line.all_taken(console)) return kExitUsage;
   if (flags.raw && flags.system)
     return line.usage_error(console, "--system needs the chat template that --raw leaves out.");
+  if (flags.print_place) return print_place(console, *path, flags);
   if (console.in_is_terminal() && !flags.prompt && !flags.file)
     return no_prompt(console, line, arguments, flags);
 

@@ -44,9 +44,11 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   TANDEM_ASSIGN_OR_RETURN(stream_, device_.create_stream("compute"));
   TANDEM_ASSIGN_OR_RETURN(cpu_progress_, device_.create_flag());
   TANDEM_ASSIGN_OR_RETURN(device_progress_, device_.create_flag());
+  std::vector<int64_t> kv_layers;
   for (size_t layer = 0; layer < placement.kv_on_device.size(); ++layer) {
-    if (placement.kv_on_device[layer]) kv_layers_.push_back(static_cast<int64_t>(layer));
+    if (placement.kv_on_device[layer]) kv_layers.push_back(static_cast<int64_t>(layer));
   }
+  kv_pool_ = std::make_unique<DeviceKvPool>(device_, stream_, std::move(kv_layers));
   max_tokens_ = sizes.max_tokens;
   max_pages_ = static_cast<size_t>((sizes.max_context + kPageTokens - 1) / kPageTokens);
   const size_t input_bytes = sizeof(StepInput) +
@@ -110,9 +112,9 @@ Status DeviceLane::make_expert_tables() {
   return device_.copy(stream_, memory, host_tables_, tables_.size() * table_bytes);
 }
 
-std::unique_ptr<DeviceKv> DeviceLane::make_kv(const KvLayout& layout) const {
-  if (kv_layers_.empty()) return nullptr;
-  return std::make_unique<DeviceKv>(device_, stream_, layout, kv_layers_);
+std::unique_ptr<DeviceKv> DeviceLane::make_kv(const KvLayout& layout) {
+  if (kv_pool_->layers().empty()) return nullptr;
+  return std::make_unique<DeviceKv>(*kv_pool_, layout);
 }
 
 std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
@@ -131,9 +133,10 @@ std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
   memory.constants = &constants;
   memory.step = reinterpret_cast<const StepInput*>(input_);
   std::vector<Operation> operations = ready_operations(program_, lowered, memory);
+  const std::vector<int64_t>& kv_layers = kv_pool_->layers();
   for (Operation& op : operations) {
-    const auto slot = std::lower_bound(kv_layers_.begin(), kv_layers_.end(), op.layer);
-    op.kv_slot = static_cast<int32_t>(slot - kv_layers_.begin());
+    const auto slot = std::lower_bound(kv_layers.begin(), kv_layers.end(), op.layer);
+    op.kv_slot = static_cast<int32_t>(slot - kv_layers.begin());
   }
   return operations;
 }

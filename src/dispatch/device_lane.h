@@ -1,6 +1,6 @@
 // The device's side of a step: weights, activations and tables in its memory, and the tasks of a Schedule on its stream.
 //
-// Threading: one caller at a time, the one that submits to the device.
+// Threading: one caller at a time, who holds mutex().
 // Ownership: owns what it allocates on the device, which must outlive it; refers to program and store.
 // Errors: kOutOfMemory when the budget does not hold what the placement wants; those of the device.
 #pragma once
@@ -36,7 +36,9 @@ class DeviceLane {
 
   Device& device() const { return device_; }
   // For sequences that this lane will work on; null when the device computes no attention.
-  std::unique_ptr<DeviceKv> make_kv(const KvLayout& layout) const;
+  std::unique_ptr<DeviceKv> make_kv(const KvLayout& layout);
+  // Held by whoever submits to the device.
+  std::recursive_mutex& mutex() { return kv_pool_->mutex(); }
 
   // Operations ready for the device; `constants` must stay where they are.
   std::vector<Operation> ready(const LoweredProgram& lowered, const OperationConstants& constants);
@@ -75,7 +77,7 @@ class DeviceLane {
 
   Device& device_;
   const Program& program_;
-  std::vector<int64_t> kv_layers_;  // ascending
+  std::unique_ptr<DeviceKvPool> kv_pool_;
   std::vector<std::byte*> allocated_;
   std::byte* arena_ = nullptr;
   std::vector<std::vector<std::byte*>> addresses_;  // [blocks][extents]; none: not here

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 
 #include "base/bytes.h"
@@ -195,6 +196,8 @@ void Executor::adopt(SequenceState& sequence) const {
 }
 
 Status Executor::Walk::run(const Schedule& chosen) {
+  std::unique_lock<std::recursive_mutex> lock;
+  if (lane != nullptr) lock = std::unique_lock(lane->mutex());
   schedule = &chosen;
   lane_status = ok_status();
   stopped = false;

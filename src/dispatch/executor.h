@@ -63,7 +63,7 @@ class Executor {
   Status compute_logits(int64_t first, int64_t n, const CancelFlag& cancel);
   std::span<const float> logits(int64_t row) const;
 
-  // To be called for every sequence before it is evaluated: gives it a place on the device.
+  // Gives an empty sequence a place on the device; to be called before it is evaluated.  Any thread.
   void adopt(SequenceState& sequence) const;
 
  private:

@@ -51,13 +51,16 @@ void SequenceState::clear_unused() {
 
 void SequenceState::swap(SequenceState& other) {
   TANDEM_ASSERT(layout_ == other.layout_ && n_context_ == other.n_context_);
+  // Each keeps its place on a device, but nothing of the old contents may be parked into the new.
+  for (SequenceState* state : {this, &other}) {
+    if (state->device_ != nullptr) state->device_->release(0);
+  }
   std::swap(base_, other.base_);
   std::swap(pages_, other.pages_);
   std::swap(n_tokens_, other.n_tokens_);
   other.most_tokens_.store(most_tokens_.exchange(other.most_tokens_.load()));
-  // Each keeps its place on a device; what lies there is of the old contents.
   for (SequenceState* state : {this, &other}) {
-    if (state->device_ != nullptr) state->device_->host_changed(state->n_tokens_);
+    if (state->device_ != nullptr) state->device_->release(state->n_tokens_);
   }
 }
 
@@ -66,7 +69,7 @@ void SequenceState::restore(std::span<const std::byte> groups, int64_t n_tokens)
   if (!groups.empty()) std::memcpy(base_, groups.data(), groups.size());
   n_tokens_ = 0;
   append(n_tokens);
-  if (device_ != nullptr) device_->host_changed(n_tokens);
+  if (device_ != nullptr) device_->release(n_tokens);
 }
 
 }  // namespace tandem

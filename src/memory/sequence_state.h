@@ -57,11 +57,12 @@ class SequenceState {
     if (device_ != nullptr) device_->truncate(n);
   }
 
-  // Keys and values of some layers live on a device from now on; null: of none.  Requires: the sequence is empty.
+  // Keys and values of some layers live on a device from now on; null: of none.  Requires: the sequence is empty, or of
+  // no more use.
   void set_device(std::unique_ptr<DeviceKv> device) { device_ = std::move(device); }
   DeviceKv* device() const { return device_.get(); }
-  // Everything lies in DRAM when it returns, as used(), save and fork need it.  Not beside the device's other callers.
-  Status park() { return device_ == nullptr ? ok_status() : device_->park(pages(), n_tokens_); }
+  // Everything lies in DRAM when it returns, as used(), save and fork need it.  Waits while a step runs on the device.
+  Status park() { return device_ == nullptr ? ok_status() : device_->park(); }
 
   // Zeroes the positions from size() to the end of the last page group in use: what was truncated.
   void clear_unused();
@@ -81,7 +82,7 @@ class SequenceState {
     TANDEM_RETURN_IF_ERROR(
         fill(std::span<std::byte>(base_, static_cast<size_t>(layout_.bytes_for(n_tokens)))));
     append(n_tokens);
-    if (device_ != nullptr) device_->host_changed(n_tokens);
+    if (device_ != nullptr) device_->release(n_tokens);
     return ok_status();
   }
 

@@ -57,6 +57,13 @@ Result<EngineOptions> read_options(const tandem_engine_options* options) {
   out.progress = progress_callback(in.progress, in.progress_user);
   out.cancel = in.cancel != nullptr ? &in.cancel->flag : nullptr;
   out.log = log_callback(in.log, in.log_user);
+  const auto take = [](const char* text, auto& field) {
+    if (text != nullptr) field = text;
+  };
+  take(in.device, out.hybrid.device);
+  take(in.gpu_layers, out.hybrid.gpu_layers);
+  take(in.cpu_experts, out.hybrid.cpu_experts);
+  take(in.place_file, out.hybrid.place_file);
   return out;
 }
 
@@ -76,6 +83,8 @@ tandem_engine_info info_of(const EngineInfo& from) {
   info.read_mode = from.read_mode.c_str();
   info.load_seconds = from.load_seconds;
   info.bytes_per_token = from.bytes_per_token;
+  info.device = from.device.c_str();
+  info.plan = from.plan.c_str();
   return info;
 }
 
@@ -132,6 +141,16 @@ tandem_code tandem_engine_get_info(const tandem_engine* engine, tandem_engine_in
     TANDEM_REQUIRE_ARGUMENT(engine);
     TANDEM_REQUIRE_ARGUMENT(info);
     return fill_struct(info_of(engine->engine->info()), info, "info");
+  });
+}
+
+tandem_code tandem_engine_placement(const tandem_engine* engine, char** json,
+                                    tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    TANDEM_REQUIRE_ARGUMENT(json);
+    *json = copy_string(engine->engine->placement_json());
+    return ok_status();
   });
 }
 

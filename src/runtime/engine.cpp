@@ -118,7 +118,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   }
 
   const Program& program = model.program();
-  const Executor::Options executor_options;
+  Executor::Options executor_options;
   engine->work_bytes_ = Executor::work_bytes(program, n_threads, executor_options);
   MemoryNeed need;
   TANDEM_ASSIGN_OR_RETURN(need.weights, BlockStore::slot_bytes(program.blocks));
@@ -143,6 +143,18 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   }
 
   // Before the weights are read: what is refused is refused at once.
+  TANDEM_ASSIGN_OR_RETURN(
+      engine->hybrid_,
+      plan_hybrid(program, options.hybrid,
+                  {engine->kv_layout(), engine->info_.n_context, engine->work_bytes_}, *kernels));
+  for (const std::string& text : engine->hybrid_.placement.notes) engine->note(text);
+  engine->info_.plan = engine->hybrid_.summary;
+  if (engine->hybrid_.device != nullptr) {
+    engine->info_.device = engine->hybrid_.device->info().name;
+    executor_options.device = engine->hybrid_.device.get();
+    executor_options.placement = &engine->hybrid_.placement;
+    executor_options.max_context = engine->info_.n_context;
+  }
   Team::Options team_options;
   team_options.n_threads = n_threads;
   TANDEM_ASSIGN_OR_RETURN(engine->team_, Team::create(team_options));
@@ -283,7 +295,22 @@ std::vector<TierReport> Engine::memory() const {
     }
   }
   ram.work_bytes = work_bytes_;
-  return {ram};
+  if (hybrid_.device == nullptr) return {ram};
+  // Of the device's memory the keys and values are not counted apart: they come and go with the sessions' pages.
+  const Device& device = *hybrid_.device;
+  TierReport there;
+  there.name = info_.device.c_str();
+  there.free_bytes = device.budget_bytes() - std::min(device.budget_bytes(), device.used_bytes());
+  there.weight_bytes = hybrid_.placement.bytes.weights;
+  there.work_bytes = hybrid_.placement.bytes.work;
+  const uint64_t rest = there.weight_bytes + there.work_bytes;
+  there.kv_bytes = device.used_bytes() - std::min(device.used_bytes(), rest);
+  return {ram, there};
+}
+
+std::string Engine::placement_json() const {
+  if (hybrid_.device == nullptr) return "";
+  return to_json(model_.program(), hybrid_.placement);
 }
 
 }  // namespace tandem

@@ -18,6 +18,7 @@
 #include "dispatch/team.h"
 #include "memory/block_store.h"
 #include "memory/sequence_state.h"
+#include "runtime/hybrid.h"
 #include "runtime/model.h"
 
 namespace tandem {
@@ -30,6 +31,7 @@ struct EngineOptions {
   BlockStoreOptions store;
   KvType kv_type = KvType::kF16;
   bool force = false;
+  HybridOptions hybrid;
   ProgressCallback progress;
   const CancelFlag* cancel = nullptr;
   LogCallback log;
@@ -39,12 +41,14 @@ struct EngineInfo {
   unsigned n_threads = 0;
   int64_t n_context = 0;
   std::string isa, read_mode;
+  std::string device;  // "" without a second processor
+  std::string plan;    // "all in RAM", "12 of 16 layers on mirror"
   double load_seconds = 0;
   uint64_t bytes_per_token = 0;
 };
 
 struct TierReport {
-  const char* name = "";  // static
+  const char* name = "";  // static, or the engine's
   uint64_t free_bytes = 0, weight_bytes = 0, work_bytes = 0, huge_page_bytes = 0;
   uint64_t kv_bytes = 0;           // that sessions have touched
   uint64_t kv_reserved_bytes = 0;  // that they may come to take
@@ -58,6 +62,8 @@ class Engine {
   const Model& model() const { return model_; }
   const EngineInfo& info() const { return info_; }
   std::vector<TierReport> memory() const;
+  // What is in force, as a place file; "" without a device.
+  std::string placement_json() const;
   KvLayout kv_layout() const;
   uint64_t fingerprint() const { return fingerprint_; }  // fingerprint.h
 
@@ -72,7 +78,7 @@ class Engine {
   void wake_for(
       Session*
           session);  // the same, and ends a cancelled request though the worker is busy elsewhere
-  Executor& executor() { return *executor_; }  // the worker only
+  Executor& executor() { return *executor_; }  // to evaluate: the worker only
 
  private:
   explicit Engine(const Model& model) : model_(model) {}
@@ -88,6 +94,7 @@ class Engine {
   KvType kv_type_ = KvType::kF16;
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Team> team_;
+  Hybrid hybrid_;
   std::unique_ptr<Executor> executor_;
   uint64_t work_bytes_ = 0;
   uint64_t fingerprint_ = 0;

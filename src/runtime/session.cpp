@@ -51,6 +51,7 @@ Result<std::unique_ptr<Session>> Session::create(Engine& engine, const SessionOp
   TANDEM_ASSIGN_OR_RETURN(session->queue_,
                           EventQueue::create(std::max<size_t>(1, options.queue_events)));
   TANDEM_ASSIGN_OR_RETURN(session->state_, SequenceState::create(engine.kv_layout(), n_context));
+  engine.executor().adopt(*session->state_);
   session->tokens_.reserve(static_cast<size_t>(n_context));
   session->queue_->set_on_room([&engine] { engine.wake(); });
   TANDEM_RETURN_IF_ERROR(engine.attach(session.get()));
@@ -275,6 +276,7 @@ Result<std::unique_ptr<Session>> Session::fork() {
   if (!claim.status().ok()) return claim.status();
   SessionOptions options = options_;
   options.n_context = n_context();
+  TANDEM_RETURN_IF_ERROR(state_->park());
   TANDEM_ASSIGN_OR_RETURN(std::unique_ptr<Session> copy, create(engine_, options));
   copy->state_->restore(state_->used(), state_->size());
   copy->hold(tokens_);
@@ -289,6 +291,7 @@ void Session::hold(std::span<const TokenId> tokens) {
 Status Session::save(const std::filesystem::path& path) {
   const Claim claim(*this);
   TANDEM_RETURN_IF_ERROR(claim.status());
+  TANDEM_RETURN_IF_ERROR(state_->park());
   state_->clear_unused();  // what was taken back stays out of the file
   return save_session_file(path, {engine_.fingerprint(), tokens_, *state_});
 }

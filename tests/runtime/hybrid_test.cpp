@@ -1,0 +1,177 @@
+// An engine with a second processor, through the C API: answers, states and errors are those of the CPU alone.
+#include <filesystem>
+#include <fstream>
+
+#include "runtime/api.h"
+#include "status_matchers.h"
+
+namespace tandem::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+tandem_engine_options with_device(const char* device, const char* gpu_layers = nullptr) {
+  tandem_engine_options options = engine_options();
+  options.device = device;
+  options.gpu_layers = gpu_layers;
+  return options;
+}
+
+class EngineWithDevice : public ::testing::TestWithParam<const char*> {
+ protected:
+  static constexpr const char* kModel = "qwen3moe";
+  const Loaded alone_{golden_model(kModel)};
+  const Loaded both_{golden_model(kModel), with_device(GetParam())};
+
+  static std::vector<int32_t> answer(const Loaded& loaded, tandem_session* session, size_t n) {
+    const TokenRequest request(some_tokens(n), 40, seeded(loaded.model.get(), 3));
+    return ask(session, request.request).tokens;
+  }
+};
+
+TEST_P(EngineWithDevice, AnswersWithTheTokensOfTheCpuAlone) {
+  const SessionPtr expected = alone_.session(), given = both_.session();
+  EXPECT_EQ(answer(alone_, expected.get(), 70), answer(both_, given.get(), 70));
+  EXPECT_EQ(answer(alone_, expected.get(), 5), answer(both_, given.get(), 5)) << "second turn";
+}
+
+TEST_P(EngineWithDevice, SavedStatesGoOnWithOrWithoutIt) {
+  const TemporaryFolder folder;
+  const std::string path = (folder / "state").string(), other = (folder / "other").string();
+  const SessionPtr first = both_.session();
+  answer(both_, first.get(), 70);
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(first.get(), path.c_str(), nullptr));
+  const SessionPtr on_cpu = alone_.session(), on_both = both_.session();
+  ASSERT_EQ(TANDEM_OK, tandem_session_load(on_cpu.get(), path.c_str(), nullptr));
+  ASSERT_EQ(TANDEM_OK, tandem_session_load(on_both.get(), path.c_str(), nullptr));
+  const std::vector<int32_t> expected = answer(alone_, on_cpu.get(), 6);
+  EXPECT_EQ(expected, answer(both_, on_both.get(), 6));
+  EXPECT_EQ(expected, answer(both_, first.get(), 6));
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(on_cpu.get(), path.c_str(), nullptr));
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(first.get(), other.c_str(), nullptr));
+  const auto bytes = [](const std::string& name) {
+    std::ifstream file(name, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  const std::string ours = bytes(other), theirs = bytes(path);
+  ASSERT_EQ(theirs.size(), ours.size());
+  const auto differ = std::mismatch(ours.begin(), ours.end(), theirs.begin()).first;
+  EXPECT_TRUE(differ == ours.end())
+      << "keys and values differ from byte " << differ - ours.begin() << " of " << ours.size();
+}
+
+TEST_P(EngineWithDevice, ForkedAndTruncatedSessionsGoOnAlike) {
+  const SessionPtr first = both_.session();
+  answer(both_, first.get(), 70);
+  tandem_session* made = nullptr;
+  ASSERT_EQ(TANDEM_OK, tandem_session_fork(first.get(), &made, nullptr));
+  const SessionPtr fork(made);
+  ASSERT_EQ(TANDEM_OK, tandem_session_truncate(fork.get(), 66, nullptr));
+  ASSERT_EQ(TANDEM_OK, tandem_session_truncate(first.get(), 66, nullptr));
+  EXPECT_EQ(answer(both_, first.get(), 3), answer(both_, fork.get(), 3));
+}
+
+TEST_P(EngineWithDevice, ACancelledPromptLeavesTheSessionUsable) {
+  const SessionPtr session = both_.session();
+  const TokenRequest request(some_tokens(200), 20, seeded(both_.model.get(), 3));
+  submit(session.get(), request.request);
+  tandem_session_cancel(session.get());
+  drain(session.get());
+  ASSERT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
+  const SessionPtr fresh = alone_.session();
+  EXPECT_EQ(answer(alone_, fresh.get(), 20), answer(both_, session.get(), 20));
+}
+
+TEST_P(EngineWithDevice, SessionsTakeTurns) {
+  const SessionPtr a = both_.session(), b = both_.session(), expected = alone_.session();
+  const TokenRequest request(some_tokens(30), 60, seeded(both_.model.get(), 8));
+  submit(a.get(), request.request);
+  submit(b.get(), request.request);
+  const std::vector<int32_t> tokens = ask(expected.get(), request.request).tokens;
+  EXPECT_EQ(tokens, drain(a.get()).tokens);
+  EXPECT_EQ(tokens, drain(b.get()).tokens);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, EngineWithDevice,
+                         ::testing::Values("mirror:vram=64MiB",
+                                           "mirror:vram=500KiB,order=random:7,poison",
+                                           "mirror:vram=1MiB,order=lazy,poison",
+                                           "mirror:vram=64MiB,link=5GB/s,latency=20us"),
+                         [](const auto& instance) {
+                           return "Case" + std::to_string(instance.index);
+                         });
+
+TEST(EngineDevice, IsNamedInTheReports) {
+  const Loaded loaded(golden_model("llama-mha"), with_device("mirror:vram=64MiB"));
+  tandem_engine_info info = TANDEM_INIT(tandem_engine_info);
+  ASSERT_EQ(TANDEM_OK, tandem_engine_get_info(loaded.engine.get(), &info, nullptr));
+  EXPECT_STREQ("mirror", info.device);
+  EXPECT_THAT(info.plan, HasSubstr("mirror"));
+  tandem_tier_report tiers[2] = {TANDEM_INIT(tandem_tier_report), TANDEM_INIT(tandem_tier_report)};
+  size_t n = 0;
+  ASSERT_EQ(TANDEM_OK, tandem_engine_get_memory(loaded.engine.get(), tiers, 2, &n, nullptr));
+  ASSERT_EQ(2u, n);
+  EXPECT_STREQ("mirror", tiers[1].name);
+  EXPECT_GT(tiers[1].weight_bytes, 0u);
+}
+
+TEST(EngineDevice, PlacementReadBackIsTheSame) {
+  const TemporaryFolder folder;
+  const std::string path = (folder / "place.json").string();
+  const auto placement = [](const Loaded& loaded) {
+    char* json = nullptr;
+    EXPECT_EQ(TANDEM_OK, tandem_engine_placement(loaded.engine.get(), &json, nullptr));
+    const std::string text = json;
+    tandem_string_free(json);
+    return text;
+  };
+  const Loaded first(golden_model("qwen3moe"), with_device("mirror:vram=600KiB"));
+  const std::string text = placement(first);
+  std::ofstream(path) << text;
+  tandem_engine_options options = with_device("mirror:vram=64MiB");
+  options.place_file = path.c_str();
+  EXPECT_EQ(text, placement(Loaded(golden_model("qwen3moe"), options)));
+}
+
+struct Refusal {
+  const char *device, *gpu_layers, *place;
+  tandem_code code;
+  const char* text;
+};
+
+class RefusedDevice : public ::testing::TestWithParam<Refusal> {};
+
+TEST_P(RefusedDevice, IsSaidInOneLine) {
+  const TemporaryFolder folder;
+  const std::string path = (folder / "place.json").string();
+  tandem_engine_options options = with_device(GetParam().device, GetParam().gpu_layers);
+  if (GetParam().place != nullptr) {
+    std::ofstream(path) << GetParam().place;
+    options.place_file = path.c_str();
+  }
+  const ModelPtr model = open_model(golden_model("llama-mha"));
+  tandem_engine* engine = nullptr;
+  Error error;
+  EXPECT_EQ(GetParam().code, tandem_engine_create(model.get(), &options, &engine, error));
+  EXPECT_THAT(error.text(), HasSubstr(GetParam().text));
+  EXPECT_THAT(error.text(), ::testing::Not(HasSubstr("\n")));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Words, RefusedDevice,
+    ::testing::Values(
+        Refusal{"mirrr", nullptr, nullptr, TANDEM_ERROR_INVALID_ARGUMENT, "mirrr"},
+        Refusal{"mirror:vram=x", nullptr, nullptr, TANDEM_ERROR_INVALID_ARGUMENT, "vram is 'x'"},
+        Refusal{"mirror:speed=1", nullptr, nullptr, TANDEM_ERROR_INVALID_ARGUMENT, "'speed'"},
+        Refusal{"mirror:timed=/nowhere", nullptr, nullptr, TANDEM_ERROR_NOT_FOUND, "/nowhere"},
+        Refusal{"mirror", "many", nullptr, TANDEM_ERROR_INVALID_ARGUMENT, "gpu_layers is 'many'"},
+        Refusal{"mirror:vram=64KiB", "all", nullptr, TANDEM_ERROR_OUT_OF_MEMORY, "needs"},
+        Refusal{"mirror", nullptr, "{", TANDEM_ERROR_CORRUPT, "JSON"},
+        Refusal{"mirror", nullptr,
+                "{\"version\": 1, \"blocks\": [{\"match\": \"nothing\", \"tier\": \"dram\", "
+                "\"processor\": \"cpu\"}]}",
+                TANDEM_ERROR_INVALID_ARGUMENT, "nothing"}),
+    [](const auto& instance) { return "Case" + std::to_string(instance.index); });
+
+}  // namespace
+}  // namespace tandem::testing
