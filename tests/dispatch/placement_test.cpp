@@ -423,6 +423,17 @@ TEST(PlaceFile, IsReadWithItsRulesInOrder) {
   EXPECT_EQ(*file->expert_slots, 7u);
 }
 
+TEST(PlaceFile, TheExampleInTheDocumentationIsOne) {
+  std::ifstream page(TANDEM_SOURCE_DIR "/docs/place-file.md");
+  std::string example;
+  for (std::string line; std::getline(page, line);) {
+    if (line.starts_with("    ")) example += line + "\n";
+  }
+  auto file = read_place_file(example);
+  ASSERT_THAT(file, is_ok()) << example;
+  EXPECT_EQ(file->rules.size(), 3u);
+}
+
 TEST(PlaceFile, HostileTextIsRefusedByName) {
   const std::string rest = R"("tier": "dram", "processor": "cpu"})";
   const std::vector<std::pair<std::string, std::string>> cases = {
