@@ -124,6 +124,17 @@ TEST(ExpertCache, LeastRecentlyUsedMakesRoom) {
   EXPECT_EQ(cache.counters().evictions, 1u);
 }
 
+TEST(ExpertCache, ExpertsOfEqualWorthDoNotTakeTurns) {
+  for (const EvictionPolicy policy : {kMrs, kLru}) {
+    ExpertCacheOptions options = options_of(1, policy);
+    options.n_experts_used = 2;
+    ExpertCache cache = create(options);
+    for (int i = 0; i < 5; ++i) step(cache, {1, 2});
+    EXPECT_EQ(cache.counters().loads, 1u);
+    EXPECT_EQ(cache.counters().hits, 4u);
+  }
+}
+
 TEST(ExpertCache, ScoresAreTheRunningAverageOfTheBest) {
   ExpertCacheOptions options = options_of(0, kMrs);
   options.n_experts = 3;
