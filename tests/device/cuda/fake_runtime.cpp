@@ -14,6 +14,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -340,10 +341,23 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return give(cudaSuccess);
 }
 
+// Like the real one: from ordinary memory through a buffer of the runtime's, to ordinary memory only once all is done.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
-  if (!memory.holds(to, bytes) || !memory.holds(from, bytes)) return give(cudaErrorInvalidValue);
-  return submit(stream, [=]() -> Work { return [=] { std::memcpy(to, from, bytes); }; });
+  const bool to_own = memory.holds(to, bytes), from_own = memory.holds(from, bytes);
+  if (!to_own && !from_own) return give(cudaErrorInvalidValue);
+  if (to_own && from_own)
+    return submit(stream, [=]() -> Work { return [=] { std::memcpy(to, from, bytes); }; });
+  if (stream->capturing) return give(cudaErrorStreamCaptureUnsupported);
+  if (to_own) {
+    const auto* first = static_cast<const char*>(from);
+    const auto staged = std::make_shared<std::vector<char>>(first, first + bytes);
+    return submit(stream,
+                  [=]() -> Work { return [=] { std::memcpy(to, staged->data(), bytes); }; });
+  }
+  const cudaError_t error =
+      submit(stream, [=]() -> Work { return [=] { std::memcpy(to, from, bytes); }; });
+  return error != cudaSuccess ? error : cudaStreamSynchronize(stream);
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   if (!memory.holds(to, bytes)) return give(cudaErrorInvalidValue);
