@@ -256,6 +256,7 @@ typedef struct tandem_engine_options {
   const char*
       gpu_layers; /* how many layers it takes, from the last one down: "auto" (NULL: as many as fit), "all", "12" */
   const char* cpu_experts; /* of how many layers the experts stay in RAM: "0" (NULL), "all", "12" */
+  int no_expert_cache;     /* nonzero: no copies of experts in what is left of its memory */
   const char*
       place_file; /* JSON that says for patterns of blocks where they lie; goes before the two above */
 } tandem_engine_options;
@@ -270,6 +271,8 @@ typedef struct tandem_tier_report {
   uint64_t work_bytes;
   uint64_t huge_page_bytes;
   uint64_t kv_reserved_bytes; /* that sessions have or may come to take: their whole contexts */
+  /* The cache of experts in a device's memory: how many it has room for, and how often a chosen one was there or not. */
+  uint64_t n_expert_slots, expert_hits, expert_misses;
 } tandem_tier_report;
 
 /* Loads the weights; blocks until done.  options may be NULL.

@@ -234,6 +234,11 @@ void Chat::stats(const std::string&) {
     console_.line("  " + name + "weights " + format_bytes(tier.weight_bytes) + huge + ", KV " +
                   format_bytes(tier.kv_bytes) + ", work " + format_bytes(tier.work_bytes) +
                   ", free " + format_bytes(tier.free_bytes));
+    const uint64_t n_uses = tier.expert_hits + tier.expert_misses;
+    if (tier.n_expert_slots == 0 || n_uses == 0) continue;
+    const double rate = 100.0 * static_cast<double>(tier.expert_hits) / static_cast<double>(n_uses);
+    console_.line("  experts     " + format_fixed(rate, 0) + " % of " + std::to_string(n_uses) +
+                  " uses found in " + std::to_string(tier.n_expert_slots) + " slots");
   }
 }
 

@@ -52,6 +52,7 @@ api::EngineOptions options_of(const LoadFlags& flags) {
   options.gpu_layers = flags.gpu_layers;
   options.cpu_experts = flags.cpu_experts;
   options.place_file = flags.place_file;
+  options.expert_cache = !flags.no_expert_cache;
   return options;
 }
 
@@ -92,6 +93,8 @@ void LoadFlags::add_to(CommandLine& line) {
             "layers that it computes: auto, all, or how many, from the last one down (auto)");
   line.text("--cpu-experts", cpu_experts, "N",
             "layers whose experts stay in RAM: how many, or all (0)");
+  line.flag("--no-expert-cache", no_expert_cache,
+            "no copies of experts in what is left of its memory");
   line.text("--place", place_file, "FILE", "where blocks lie, as run --print-place writes it");
 }
 

@@ -18,6 +18,7 @@ struct LoadFlags {
   bool force = false;
   std::string read = "auto";
   std::string kv = "f16";
+  bool no_expert_cache = false;
   std::string device = "none", gpu_layers = "auto", cpu_experts = "0", place_file;
 
   void add_to(CommandLine& line);

@@ -19,15 +19,16 @@ bool uses_experts(const Op& op) {
 
 Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Program& program,
                                                        const Placement& placement,
-                                                       const BlockStore& store,
-                                                       const Sizes& sizes) {
-  std::unique_ptr<DeviceLane> lane(new DeviceLane(device, program));
+                                                       const BlockStore& store, const Sizes& sizes,
+                                                       MoveExpert move) {
+  std::unique_ptr<DeviceLane> lane(new DeviceLane(device, program, std::move(move)));
   TANDEM_RETURN_IF_ERROR(lane->allocate(placement, store, sizes));
   return lane;
 }
 
 DeviceLane::~DeviceLane() {
   (void)finish();
+  slots_.reset();
   for (std::byte* memory : allocated_) device_.free(memory);
   device_.free_host(host_input_);
   device_.free_host(host_tables_);
@@ -70,6 +71,10 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
     }
   }
   TANDEM_RETURN_IF_ERROR(make_expert_tables());
+  const auto move = [this](int64_t layer, int64_t expert, std::span<std::byte* const> addresses) {
+    move_expert(layer, expert, addresses);
+  };
+  TANDEM_ASSIGN_OR_RETURN(slots_, ExpertSlots::create(device_, program_, placement, store, move));
   return device_.synchronize(stream_);
 }
 
@@ -91,25 +96,61 @@ Status DeviceLane::make_expert_tables() {
   for (const Op& op : program_.ops) {
     const auto known = [&](const ExpertTable& table) { return table.first == op.weight; };
     if (!uses_experts(op) || std::any_of(tables_.begin(), tables_.end(), known)) continue;
-    tables_.push_back({op.weight, nullptr, {}});
+    tables_.push_back({op.weight, op.layer, nullptr, nullptr, {}});
   }
-  const size_t table_bytes = n_experts * sizeof(std::byte*);
   if (tables_.empty()) return ok_status();
+  const size_t table_bytes = n_experts * sizeof(std::byte*);
   TANDEM_ASSIGN_OR_RETURN(std::byte* const memory,
                           take(tables_.size() * table_bytes, "tables of experts"));
   TANDEM_ASSIGN_OR_RETURN(host_tables_, device_.allocate_host(tables_.size() * table_bytes));
   for (size_t i = 0; i < tables_.size(); ++i) {
     ExpertTable& table = tables_[i];
     table.table = memory + i * table_bytes;
-    auto* host = reinterpret_cast<std::byte**>(host_tables_ + i * table_bytes);
-    for (size_t e = 0; e < n_experts; ++e) {
-      const Weight& weight = program_.weights[table.first + e];
-      if (!has(weight.block)) continue;
-      host[e] = addresses_[weight.block][weight.extent];
-      table.weights.push_back({host[e], weight.row_bytes() * static_cast<size_t>(weight.rows)});
+    table.host = reinterpret_cast<std::byte**>(host_tables_ + i * table_bytes);
+    table.weights.reserve(n_experts);
+    table.changed = true;
+    for (int64_t e = 0; e < program_.shape.n_experts; ++e) {
+      const Weight& weight = program_.weights[table.first + static_cast<WeightId>(e)];
+      if (has(weight.block)) set_address(table, e, addresses_[weight.block][weight.extent]);
     }
   }
-  return device_.copy(stream_, memory, host_tables_, tables_.size() * table_bytes);
+  return upload_tables();
+}
+
+void DeviceLane::set_address(ExpertTable& table, int64_t expert, std::byte* address) {
+  table.host[expert] = address;
+  table.changed = true;
+  table.weights.clear();
+  for (int64_t e = 0; e < program_.shape.n_experts; ++e) {
+    const Weight& weight = program_.weights[table.first + static_cast<WeightId>(e)];
+    const size_t bytes = weight.row_bytes() * static_cast<size_t>(weight.rows);
+    if (table.host[e] != nullptr) table.weights.push_back({table.host[e], bytes});
+  }
+}
+
+void DeviceLane::move_expert(int64_t layer, int64_t expert, std::span<std::byte* const> addresses) {
+  for (ExpertTable& table : tables_) {
+    if (table.layer != layer) continue;
+    const Weight& weight = program_.weights[table.first + static_cast<WeightId>(expert)];
+    set_address(table, expert, addresses.empty() ? nullptr : addresses[weight.extent]);
+  }
+  move_(layer, expert, !addresses.empty());
+}
+
+Status DeviceLane::upload_tables() {
+  const size_t bytes = static_cast<size_t>(program_.shape.n_experts) * sizeof(std::byte*);
+  for (ExpertTable& table : tables_) {
+    if (!table.changed) continue;
+    table.changed = false;
+    const auto* host = reinterpret_cast<const std::byte*>(table.host);
+    TANDEM_RETURN_IF_ERROR(device_.copy(stream_, table.table, host, bytes));
+  }
+  return ok_status();
+}
+
+DeviceLane::ExpertTable& DeviceLane::table_of(WeightId first) {
+  return *std::find_if(tables_.begin(), tables_.end(),
+                       [=](const ExpertTable& table) { return table.first == first; });
 }
 
 std::unique_ptr<DeviceKv> DeviceLane::make_kv(const KvLayout& layout) {
@@ -126,9 +167,7 @@ std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
     return has(weight.block) ? addresses_[weight.block][weight.extent] : nullptr;
   };
   memory.experts = [this](WeightId first) {
-    const auto table = std::find_if(tables_.begin(), tables_.end(),
-                                    [=](const ExpertTable& t) { return t.first == first; });
-    return reinterpret_cast<const std::byte* const*>(table->table);
+    return reinterpret_cast<const std::byte* const*>(table_of(first).table);
   };
   memory.constants = &constants;
   memory.step = reinterpret_cast<const StepInput*>(input_);
@@ -142,6 +181,18 @@ std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
 }
 
 // ---- a step ----
+
+// Copies of experts make room for keys and values.
+Status DeviceLane::prepare_kv(const Work& work) {
+  DeviceKv* kv = work.sequence->device();
+  if (kv == nullptr) return ok_status();
+  const int64_t n_wanted = work.input->first_position + work.input->n_tokens;
+  for (;;) {
+    Status status = kv->prepare(work.sequence->pages(), work.sequence->size(), n_wanted);
+    const bool full = status.code() == Code::kOutOfMemory;
+    if (!full || slots_ == nullptr || !slots_->give_up_one()) return status;
+  }
+}
 
 // StepInput, then ids, then the addresses of page groups.
 Status DeviceLane::upload_input(const Work& work) {
@@ -157,9 +208,6 @@ Status DeviceLane::upload_input(const Work& work) {
   size_t bytes = pages_at;
   pages_.clear();
   if (DeviceKv* kv = work.sequence->device(); kv != nullptr) {
-    const int64_t n_held = work.sequence->size();
-    TANDEM_RETURN_IF_ERROR(
-        kv->prepare(work.sequence->pages(), n_held, input.first_position + input.n_tokens));
     TANDEM_ASSERT(kv->pages().size() <= max_pages_);
     for (std::byte* page : kv->pages()) pages_.push_back({page, kv->group_bytes()});
     std::memcpy(host_input_ + bytes, kv->pages().data(), kv->pages().size() * sizeof(std::byte*));
@@ -174,6 +222,11 @@ Status DeviceLane::submit(const Work& work) {
   if (work.schedule->device.empty()) return ok_status();
   device_.reset_flags();
   submitted_ = true;
+  TANDEM_RETURN_IF_ERROR(prepare_kv(work));
+  if (slots_ != nullptr) {
+    TANDEM_RETURN_IF_ERROR(slots_->begin_step(stream_));
+    TANDEM_RETURN_IF_ERROR(upload_tables());
+  }
   TANDEM_RETURN_IF_ERROR(upload_input(work));
   const std::vector<DeviceTask>& tasks = work.schedule->device;
   for (size_t i = 0; i < tasks.size(); ++i) {
@@ -223,9 +276,7 @@ Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
   if (op.kind == OpKind::kStoreKv) return device_.launch(stream_, operation, {}, pages_);
   if (op.kind == OpKind::kAttend) return device_.launch(stream_, operation, pages_);
   if (op.kind == OpKind::kExpertMatmul) {
-    const auto table = std::find_if(tables_.begin(), tables_.end(),
-                                    [&](const ExpertTable& t) { return t.first == op.weight; });
-    return device_.launch(stream_, operation, table->weights);
+    return device_.launch(stream_, operation, table_of(op.weight).weights);
   }
   return device_.launch(stream_, operation);
 }
@@ -238,7 +289,10 @@ Status DeviceLane::finish() {
   if (!submitted_) return ok_status();
   announce(kAllProgress);
   submitted_ = false;
-  return device_.synchronize(stream_);
+  Status done = device_.synchronize(stream_);
+  if (slots_ == nullptr) return done;
+  Status copies = slots_->end_step();
+  return done.ok() ? copies : done;
 }
 
 }  // namespace tandem

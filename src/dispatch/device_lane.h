@@ -5,11 +5,13 @@
 // Errors: kOutOfMemory when the budget does not hold what the placement wants; those of the device.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "device/device.h"
+#include "dispatch/expert_slots.h"
 #include "dispatch/operations.h"
 #include "dispatch/placement.h"
 #include "dispatch/schedule.h"
@@ -26,10 +28,14 @@ class DeviceLane {
     size_t arena_bytes = 0;
   };
 
+  // Told between steps that the device, or the CPU again, computes an expert from now on.
+  using MoveExpert = std::function<void(int64_t layer, int64_t expert, bool to_device)>;
+
   // Copies the weights that the placement puts on the device and waits for it.  Requires: the store is resident.
   static Result<std::unique_ptr<DeviceLane>> create(Device& device, const Program& program,
                                                     const Placement& placement,
-                                                    const BlockStore& store, const Sizes& sizes);
+                                                    const BlockStore& store, const Sizes& sizes,
+                                                    MoveExpert move);
   ~DeviceLane();
   DeviceLane(const DeviceLane&) = delete;
   DeviceLane& operator=(const DeviceLane&) = delete;
@@ -60,14 +66,24 @@ class DeviceLane {
   Status wait(uint32_t progress, const CancelFlag& cancel);
   // The CPU has done this many tasks.
   void announce(uint32_t progress) { device_.set_flag(cpu_progress_, progress); }
+  // What a layer's router chose, ids [T,U]; for the expert cache.
+  void use_experts(int64_t layer, const int32_t* ids, int64_t n_tokens) {
+    if (slots_ != nullptr) slots_->use(layer, ids, n_tokens);
+  }
+  // Null: there is no expert cache.
+  const ExpertSlots* expert_slots() const { return slots_.get(); }
   // Waits until nothing is left of the step, even one whose CPU tasks were not all done.
   Status finish();
 
  private:
-  DeviceLane(Device& device, const Program& program) : device_(device), program_(program) {}
+  DeviceLane(Device& device, const Program& program, MoveExpert move)
+      : device_(device), program_(program), move_(std::move(move)) {}
   Status allocate(const Placement& placement, const BlockStore& store, const Sizes& sizes);
   Status load_block(BlockId block, const BlockStore& store);
   Status make_expert_tables();
+  void move_expert(int64_t layer, int64_t expert, std::span<std::byte* const> addresses);
+  Status upload_tables();
+  Status prepare_kv(const Work& work);
   Status upload_input(const Work& work);
   Status submit_task(const Work& work, const DeviceTask& task);
   Status submit_copy(const Work& work, const DeviceTask& task);
@@ -77,16 +93,22 @@ class DeviceLane {
 
   Device& device_;
   const Program& program_;
+  const MoveExpert move_;
+  std::unique_ptr<ExpertSlots> slots_;
   std::unique_ptr<DeviceKvPool> kv_pool_;
   std::vector<std::byte*> allocated_;
   std::byte* arena_ = nullptr;
   std::vector<std::vector<std::byte*>> addresses_;  // [blocks][extents]; none: not here
-  // By the first weight of the experts.
   struct ExpertTable {
     WeightId first;
+    int64_t layer;
     std::byte* table;                  // [X] addresses, on the device
+    std::byte** host;                  // what it is to be
     std::vector<MemoryRange> weights;  // what an operation may read through it
+    bool changed = false;
   };
+  ExpertTable& table_of(WeightId first);
+  void set_address(ExpertTable& table, int64_t expert, std::byte* address);
   std::vector<ExpertTable> tables_;
   std::byte* input_ = nullptr;       // StepInput, ids [T], pages
   std::byte* host_input_ = nullptr;  // the same on its way

@@ -87,9 +87,12 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   TANDEM_ASSIGN_OR_RETURN(std::byte* const arena, allocate_arena(options.device, bytes));
   walk.arena = {arena, FreeArena{options.device}};
   if (options.device != nullptr) {
-    TANDEM_ASSIGN_OR_RETURN(walk.lane,
-                            DeviceLane::create(*options.device, program, *options.placement, store,
-                                               {options.max_tokens, options.max_context, bytes}));
+    TANDEM_ASSIGN_OR_RETURN(
+        walk.lane, DeviceLane::create(*options.device, program, *options.placement, store,
+                                      {options.max_tokens, options.max_context, bytes},
+                                      [&walk](int64_t layer, int64_t expert, bool to_device) {
+                                        walk.move_expert(layer, expert, to_device);
+                                      }));
   }
   TANDEM_ASSIGN_OR_RETURN(walk.rope, rope_of(program, store));
   walk.constants = operation_constants(program.shape, walk.rope, KvType::kF16);
@@ -132,6 +135,17 @@ ProcessorMemory Executor::Walk::memory() {
   result.constants = &constants;
   result.step = &input;
   return result;
+}
+
+void Executor::Walk::move_expert(int64_t layer, int64_t expert, bool to_device) {
+  for (const Op& op : program.ops) {
+    if (op.layer != layer || (op.kind != OpKind::kExpertMatmul && op.kind != OpKind::kListPairs)) {
+      continue;
+    }
+    const Weight& weight = program.weights[op.weight + static_cast<WeightId>(expert)];
+    experts[op.weight][static_cast<size_t>(expert)] =
+        to_device ? nullptr : store.data(weight.block, weight.extent);
+  }
 }
 
 int64_t Executor::max_tokens() const { return walk_->prompt.lowered.options.max_tokens; }
@@ -189,6 +203,12 @@ Status Executor::compute_logits(int64_t first, int64_t n, const CancelFlag& canc
   walk.on_share = nullptr;
   TANDEM_RETURN_IF_ERROR(walk.run(walk.batch->head));
   return walk.stopped ? cancelled("cancelled while computing logits") : ok_status();
+}
+
+ExpertCache::Counters Executor::expert_counters() const {
+  if (walk_->lane == nullptr || walk_->lane->expert_slots() == nullptr) return {};
+  const std::lock_guard lock(walk_->lane->mutex());
+  return walk_->lane->expert_slots()->counters();
 }
 
 void Executor::adopt(SequenceState& sequence) const {
@@ -309,7 +329,12 @@ void Executor::Walk::item(const Step& step, int64_t index, unsigned thread_index
           *first, kernels, index / constants.n_kv_heads, index % constants.n_kv_heads,
           attend_scratch.data() + thread_index * attend_scratch_stride, *cancel);
     case StepKind::kSerial:
-      return host::list_pairs(*first);
+      host::list_pairs(*first);
+      if (lane != nullptr) {
+        const auto* ids = reinterpret_cast<const int32_t*>(first->in[0].data);
+        lane->use_experts(first->layer, ids, input.n_tokens);
+      }
+      return;
     case StepKind::kExpertMatmuls: {
       const RowRange range = range_of(first, step.rows_per_item, index % step.n_ranges);
       const int32_t expert = host::lists_in(*range.operation).active[index / step.n_ranges];

@@ -17,6 +17,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "device/device.h"
+#include "dispatch/expert_cache.h"
 #include "dispatch/placement.h"
 #include "dispatch/team.h"
 #include "kernels_cpu/kernels.h"
@@ -63,6 +64,8 @@ class Executor {
   Status compute_logits(int64_t first, int64_t n, const CancelFlag& cancel);
   std::span<const float> logits(int64_t row) const;
 
+  // Hits and misses of the expert cache so far; zeros without one.  Any thread, as of the last step.
+  ExpertCache::Counters expert_counters() const;
   // Gives an empty sequence a place on the device; to be called before it is evaluated.  Any thread.
   void adopt(SequenceState& sequence) const;
 

@@ -64,6 +64,8 @@ struct Executor::Walk {
 
   ProcessorMemory memory();
   void prepare(Batch& made);
+  // Between steps: who computes an expert from now on.
+  void move_expert(int64_t layer, int64_t expert, bool to_device);
   // Runs the schedule on both processors; `stopped` says whether it was cancelled.
   Status run(const Schedule& chosen);
   // The body of the team: walks the CPU's tasks of the Walk behind `context`.

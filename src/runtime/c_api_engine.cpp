@@ -64,6 +64,7 @@ Result<EngineOptions> read_options(const tandem_engine_options* options) {
   take(in.gpu_layers, out.hybrid.gpu_layers);
   take(in.cpu_experts, out.hybrid.cpu_experts);
   take(in.place_file, out.hybrid.place_file);
+  out.hybrid.expert_cache = in.no_expert_cache == 0;
   return out;
 }
 
@@ -98,6 +99,9 @@ tandem_tier_report report_of(const TierReport& from) {
   report.kv_reserved_bytes = from.kv_reserved_bytes;
   report.work_bytes = from.work_bytes;
   report.huge_page_bytes = from.huge_page_bytes;
+  report.n_expert_slots = from.n_expert_slots;
+  report.expert_hits = from.expert_hits;
+  report.expert_misses = from.expert_misses;
   return report;
 }
 

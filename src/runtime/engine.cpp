@@ -303,7 +303,12 @@ std::vector<TierReport> Engine::memory() const {
   there.free_bytes = device.budget_bytes() - std::min(device.budget_bytes(), device.used_bytes());
   there.weight_bytes = hybrid_.placement.bytes.weights;
   there.work_bytes = hybrid_.placement.bytes.work;
-  const uint64_t rest = there.weight_bytes + there.work_bytes;
+  const ExpertCache::Counters experts = executor_->expert_counters();
+  there.n_expert_slots = hybrid_.placement.n_expert_slots;
+  there.expert_hits = experts.hits;
+  there.expert_misses = experts.misses;
+  const uint64_t rest =
+      there.weight_bytes + there.work_bytes + hybrid_.placement.bytes.expert_slots;
   there.kv_bytes = device.used_bytes() - std::min(device.used_bytes(), rest);
   return {ram, there};
 }

@@ -50,8 +50,9 @@ struct EngineInfo {
 struct TierReport {
   const char* name = "";  // static, or the engine's
   uint64_t free_bytes = 0, weight_bytes = 0, work_bytes = 0, huge_page_bytes = 0;
-  uint64_t kv_bytes = 0;           // that sessions have touched
-  uint64_t kv_reserved_bytes = 0;  // that they may come to take
+  uint64_t kv_bytes = 0;                                            // that sessions have touched
+  uint64_t kv_reserved_bytes = 0;                                   // that they may come to take
+  uint64_t n_expert_slots = 0, expert_hits = 0, expert_misses = 0;  // of the expert cache
 };
 
 class Engine {

@@ -49,7 +49,7 @@ Result<PlacementOptions> read_options(const HybridOptions& options) {
   if (!options.place_file.empty()) {
     TANDEM_ASSIGN_OR_RETURN(result.file, read_places(options.place_file));
   }
-  result.expert_cache = false;
+  result.expert_cache = options.expert_cache;
   return result;
 }
 
@@ -70,6 +70,9 @@ std::string summary_of(const Program& program, const Placement& placement,
           ? "all on " + device
           : std::to_string(n_layers) + " of " + std::to_string(kv.size()) + " layers on " + device;
   if (n_experts_in_ram > 0) text += ", " + std::to_string(n_experts_in_ram) + " experts in RAM";
+  if (placement.n_expert_slots > 0) {
+    text += ", " + std::to_string(placement.n_expert_slots) + " slots for copies of them";
+  }
   return text;
 }
 

@@ -21,6 +21,7 @@ struct HybridOptions {
   std::string device = "none";       // as open_device() takes it
   std::string gpu_layers = "auto";   // or "all", or a number
   std::string cpu_experts = "0";     // of so many layers, or "all"
+  bool expert_cache = true;          // what memory is left holds copies of experts
   std::filesystem::path place_file;  // empty: none
 };
 

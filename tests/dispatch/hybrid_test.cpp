@@ -1,5 +1,6 @@
 // Two processors, one program: whatever the placement and whatever the order in which the device goes on, the bits of the
 // results are those of the CPU alone.
+#include <functional>
 #include <random>
 #include <string>
 
@@ -74,6 +75,12 @@ struct Evaluation {
     executor->adopt(*sequence);
   }
 
+  void forward(std::span<const int32_t> ids, bool want_logits) {
+    if (before_step) before_step();
+    EXPECT_THAT(executor->forward(ids, *sequence, want_logits, model.never), is_ok());
+    if (after_step) after_step();
+  }
+
   void append_logits(std::vector<float>& result, int64_t row) {
     const auto logits = executor->logits(row);
     result.insert(result.end(), logits.begin(), logits.end());
@@ -86,8 +93,7 @@ struct Evaluation {
     for (int32_t i = 0; i < 80; ++i)
       ids.push_back((i * 37 + 11) % static_cast<int32_t>(model.program.shape.n_vocabulary));
     for (size_t first = 0; first < 64; first += 16) {
-      EXPECT_THAT(executor->forward({ids.data() + first, 16}, *sequence, first == 32, model.never),
-                  is_ok());
+      forward({ids.data() + first, 16}, first == 32);
       if (first == 32) append_logits(result, 0);
       for (int64_t i = 0; i < 16; i += 4) {
         EXPECT_THAT(executor->compute_logits(i, 4, model.never), is_ok());
@@ -95,7 +101,7 @@ struct Evaluation {
       }
     }
     for (size_t i = 64; i < 80; ++i) {
-      EXPECT_THAT(executor->forward({ids.data() + i, 1}, *sequence, true, model.never), is_ok());
+      forward({ids.data() + i, 1}, true);
       append_logits(result, 0);
     }
     return result;
@@ -106,6 +112,7 @@ struct Evaluation {
   std::unique_ptr<Device> device;
   std::unique_ptr<Executor> executor;
   std::unique_ptr<SequenceState> sequence;
+  std::function<void()> before_step, after_step;
 };
 
 Placement all_on_cpu() { return {}; }
@@ -152,6 +159,67 @@ TEST_P(HybridTest, AnyPlacementGivesTheBitsOfTheCpu) {
         << "seed " << seed;
   }
 }
+
+// Dense parts on the device, experts in DRAM and a cache of few slots, or of all that the model has.
+Placement cached(const Model& model, uint64_t n_slots) {
+  Placement placement = placed(model, kOnDevice);
+  for (size_t block = 0; block < placement.blocks.size(); ++block) {
+    const BlockSpec& spec = model.program.blocks[block];
+    if (spec.name.find(".expert.") == std::string::npos) continue;
+    placement.blocks[block] = kInDram;
+    placement.expert_slot_bytes = std::max(placement.expert_slot_bytes, device_bytes(spec));
+  }
+  placement.n_expert_slots = n_slots;
+  placement.cached_layers.assign(placement.cached_layers.size(), true);
+  return placement;
+}
+
+class ExpertCacheTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  Model model_{GetParam()};
+  const std::vector<float> expected_ = Evaluation(model_, all_on_cpu(), {}).run();
+};
+
+TEST_P(ExpertCacheTest, OfAnySizeGivesTheBitsOfTheCpu) {
+  for (const uint64_t n_slots : {1, 3, 7, 64}) {
+    for (const Order order : {Order::kThreads, Order::kLazy, Order::kRandom}) {
+      MirrorOptions options;
+      options.poison = true;
+      options.order = order;
+      options.seed = n_slots;
+      Evaluation evaluation(model_, cached(model_, n_slots), options);
+      EXPECT_EQ(expected_, evaluation.run())
+          << n_slots << " slots, order " << static_cast<int>(order);
+      EXPECT_GT(evaluation.executor->expert_counters().hits, 0u) << n_slots << " slots";
+    }
+  }
+}
+
+TEST_P(ExpertCacheTest, FollowsABudgetThatShrinksAndGrows) {
+  MirrorOptions options;
+  options.poison = true;
+  Evaluation evaluation(model_, cached(model_, 16), options);
+  const uint64_t all = evaluation.device->used_bytes();
+  const uint64_t slot = evaluation.placement.expert_slot_bytes;
+  int n = 0;
+  evaluation.before_step = [&] {
+    const uint64_t budget = all - static_cast<uint64_t>(n++ % 5) * 3 * slot;
+    evaluation.device->set_budget(budget);
+  };
+  evaluation.after_step = [&] {
+    EXPECT_LE(evaluation.device->used_bytes(), evaluation.device->budget_bytes());
+  };
+  EXPECT_EQ(expected_, evaluation.run());
+  EXPECT_GT(n, 10);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ExpertCacheTest,
+                         ::testing::Values("mixtral", "qwen3moe", "qwen3moe-q4_k"),
+                         [](const auto& instance) {
+                           std::string name = instance.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Models, HybridTest,
                          ::testing::Values("llama-mha", "llama-q4_k", "mixtral", "qwen3moe",

@@ -1,0 +1,160 @@
+#include "dispatch/expert_slots.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "base/checked.h"
+
+namespace tandem {
+namespace {
+
+// More would keep the link from what the next step needs; what is used often is there within a few steps all the same.
+constexpr size_t kLoadsPerStep = 4;
+constexpr size_t kMaxExtents = 3;
+
+}  // namespace
+
+Result<std::unique_ptr<ExpertSlots>> ExpertSlots::create(Device& device, const Program& program,
+                                                         const Placement& placement,
+                                                         const BlockStore& store, MoveExpert move) {
+  if (placement.n_expert_slots == 0) return std::unique_ptr<ExpertSlots>();
+  ExpertCacheOptions options;
+  options.n_layers = program.shape.n_layers;
+  options.n_experts = program.shape.n_experts;
+  options.n_experts_used = program.shape.n_experts_used;
+  options.n_slots = static_cast<uint32_t>(placement.n_expert_slots);
+  TANDEM_ASSIGN_OR_RETURN(ExpertCache cache, ExpertCache::create(options));
+  std::unique_ptr<ExpertSlots> slots(
+      new ExpertSlots(device, program, store, std::move(move), std::move(cache)));
+  slots->slot_bytes_ = placement.expert_slot_bytes;
+  slots->cached_ = placement.cached_layers;
+  for (const Op& op : program.ops) {
+    if (op.kind != OpKind::kListPairs) continue;
+    // Where some experts are on the device for good the others stay with the CPU.
+    for (int64_t e = 0; e < program.shape.n_experts; ++e) {
+      const Weight& weight = program.weights[op.weight + static_cast<WeightId>(e)];
+      if (placement.blocks[weight.block].on_device())
+        slots->cached_[static_cast<size_t>(op.layer)] = false;
+    }
+  }
+  slots->first_.assign(static_cast<size_t>(program.shape.n_layers), kNoId);
+  for (const Op& op : program.ops) {
+    if (op.kind == OpKind::kListPairs) slots->first_[static_cast<size_t>(op.layer)] = op.weight;
+  }
+  TANDEM_RETURN_IF_ERROR(slots->allocate(placement.n_expert_slots));
+  return slots;
+}
+
+ExpertSlots::~ExpertSlots() {
+  (void)device_.synchronize(stream_);
+  for (std::byte* memory : memory_) device_.free(memory);
+}
+
+Status ExpertSlots::allocate(uint64_t n_slots) {
+  TANDEM_ASSIGN_OR_RETURN(stream_, device_.create_stream("experts"));
+  occupants_.resize(n_slots);
+  memory_.reserve(n_slots);
+  for (Occupant& occupant : occupants_) {
+    TANDEM_ASSIGN_OR_RETURN(occupant.arrived, device_.create_event());
+    TANDEM_ASSIGN_OR_RETURN(std::byte* const memory,
+                            device_.allocate(slot_bytes_, "a slot of the expert cache"));
+    memory_.push_back(memory);
+  }
+  return ok_status();
+}
+
+// The CPU computes the expert again.
+void ExpertSlots::hide(Occupant& occupant) {
+  if (occupant.visible) move_(occupant.layer, occupant.expert, {});
+  occupant.visible = false;
+}
+
+bool ExpertSlots::give_up_one() {
+  if (memory_.empty()) return false;
+  const auto slot = static_cast<uint32_t>(memory_.size() - 1);
+  hide(occupants_[slot]);
+  if (cache_.state(slot) == ExpertCache::State::kLoading) {
+    // Whatever became of the copy, it has ended when this returns.
+    (void)device_.synchronize(stream_);
+    cache_.failed(slot);
+  }
+  cache_.resize(slot);
+  device_.free(memory_.back());
+  memory_.pop_back();
+  return true;
+}
+
+void ExpertSlots::follow_budget() {
+  while (device_.used_bytes() > device_.budget_bytes() && give_up_one()) {
+  }
+  while (memory_.size() < occupants_.size() &&
+         device_.used_bytes() + slot_bytes_ <= device_.budget_bytes()) {
+    const Result<std::byte*> memory = device_.allocate(slot_bytes_, "a slot of the expert cache");
+    if (!memory.ok()) break;
+    memory_.push_back(*memory);
+    cache_.resize(static_cast<uint32_t>(memory_.size()));
+  }
+}
+
+Status ExpertSlots::begin_step(StreamId stream) {
+  for (uint32_t slot = 0; slot < memory_.size(); ++slot) {
+    if (cache_.state(slot) != ExpertCache::State::kLoading) continue;
+    TANDEM_ASSIGN_OR_RETURN(const bool arrived, device_.done(occupants_[slot].arrived));
+    if (arrived) cache_.loaded(slot);
+  }
+  follow_budget();
+  cache_.begin_step();
+  in_step_ = true;
+  for (uint32_t slot = 0; slot < memory_.size(); ++slot) {
+    Occupant& occupant = occupants_[slot];
+    if (occupant.visible || cache_.state(slot) != ExpertCache::State::kResident) continue;
+    occupant.visible = true;
+    TANDEM_RETURN_IF_ERROR(device_.wait(stream, occupant.arrived));
+    const Weight& weight = program_.weights[first_[static_cast<size_t>(occupant.layer)] +
+                                            static_cast<WeightId>(occupant.expert)];
+    std::array<std::byte*, kMaxExtents> addresses = {};
+    const std::vector<Extent>& extents = program_.blocks[weight.block].extents;
+    std::byte* address = memory_[slot];
+    for (size_t i = 0; i < extents.size(); ++i) {
+      addresses[i] = address;
+      address += align_up(extents[i].bytes, kDeviceAlignment);
+    }
+    move_(occupant.layer, occupant.expert, {addresses.data(), extents.size()});
+  }
+  return ok_status();
+}
+
+void ExpertSlots::use(int64_t layer, const int32_t* ids, int64_t n_tokens) {
+  if (!in_step_ || !cached_[static_cast<size_t>(layer)]) return;
+  const auto n = static_cast<size_t>(n_tokens * program_.shape.n_experts_used);
+  cache_.use(layer, {ids, n}, {}, n_tokens);
+}
+
+Status ExpertSlots::end_step() {
+  if (!in_step_) return ok_status();
+  in_step_ = false;
+  std::array<ExpertCache::Load, kLoadsPerStep> loads;
+  const size_t n = cache_.end_step(loads);
+  for (size_t i = 0; i < n; ++i) TANDEM_RETURN_IF_ERROR(load(loads[i]));
+  return ok_status();
+}
+
+Status ExpertSlots::load(const ExpertCache::Load& load) {
+  Occupant& occupant = occupants_[load.slot];
+  hide(occupant);
+  occupant.layer = load.layer;
+  occupant.expert = load.expert;
+  const BlockId block =
+      program_.weights[first_[static_cast<size_t>(load.layer)] + static_cast<WeightId>(load.expert)]
+          .block;
+  std::byte* address = memory_[load.slot];
+  const std::vector<Extent>& extents = program_.blocks[block].extents;
+  for (size_t i = 0; i < extents.size(); ++i) {
+    TANDEM_RETURN_IF_ERROR(device_.copy(stream_, address, store_.data(block, i), extents[i].bytes));
+    address += align_up(extents[i].bytes, kDeviceAlignment);
+  }
+  return device_.record(stream_, occupant.arrived);
+}
+
+}  // namespace tandem

@@ -1,0 +1,87 @@
+// The expert cache in device memory: copies of experts that live in DRAM, in slots that the routing fills.
+//
+// ExpertCache keeps the books; here are the memory, the copies (on a stream of their own, so that they pass while the
+// device computes) and the tables that say who computes an expert.  Both processors' tables change between steps only, so
+// that each expert of a step is computed by exactly one of them.
+//
+// Threading: one caller at a time, who holds the lane's mutex; use() from one thread of the step's.
+// Ownership: owns the slots; device, program and store outlive it.
+// Errors: those of the device.  Slots that the budget has no room for are left out.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "device/device.h"
+#include "dispatch/expert_cache.h"
+#include "dispatch/placement.h"
+#include "memory/block_store.h"
+#include "model/program.h"
+
+namespace tandem {
+
+class ExpertSlots {
+ public:
+  // Called with the addresses of an expert's matrices [extents] on the device, or none: the CPU computes it from now on.
+  using MoveExpert =
+      std::function<void(int64_t layer, int64_t expert, std::span<std::byte* const> addresses)>;
+
+  // Null where the placement has no slots.
+  static Result<std::unique_ptr<ExpertSlots>> create(Device& device, const Program& program,
+                                                     const Placement& placement,
+                                                     const BlockStore& store, MoveExpert move);
+  ~ExpertSlots();
+  ExpertSlots(const ExpertSlots&) = delete;
+  ExpertSlots& operator=(const ExpertSlots&) = delete;
+
+  // What arrived is the device's from now on; slots follow the budget.  `stream` computes the step.
+  Status begin_step(StreamId stream);
+  // The router's choice ids [T,U] of a layer.
+  void use(int64_t layer, const int32_t* ids, int64_t n_tokens);
+  // Requires: the step's work is done.  Begins to copy what was missed most.
+  Status end_step();
+
+  // Gives one slot's memory back to the budget, for what matters more.  False when there is none left.  Requires: before
+  // begin_step().
+  bool give_up_one();
+
+  const ExpertCache::Counters& counters() const { return cache_.counters(); }
+  uint32_t n_slots() const { return static_cast<uint32_t>(memory_.size()); }
+  uint32_t n_resident() const { return cache_.n_resident(); }
+  uint64_t slot_bytes() const { return slot_bytes_; }
+
+ private:
+  struct Occupant {
+    int64_t layer = -1, expert = -1;
+    EventId arrived{};
+    bool visible = false;  // in the tables
+  };
+
+  ExpertSlots(Device& device, const Program& program, const BlockStore& store, MoveExpert move,
+              ExpertCache cache)
+      : device_(device),
+        program_(program),
+        store_(store),
+        move_(std::move(move)),
+        cache_(std::move(cache)) {}
+  Status allocate(uint64_t n_slots);
+  void follow_budget();
+  Status load(const ExpertCache::Load& load);
+  void hide(Occupant& occupant);
+
+  Device& device_;
+  const Program& program_;
+  const BlockStore& store_;
+  const MoveExpert move_;
+  ExpertCache cache_;
+  uint64_t slot_bytes_ = 0;
+  StreamId stream_{};
+  std::vector<WeightId> first_;  // [L] a weight of the layer's expert 0
+  std::vector<bool> cached_;     // [L]
+  std::vector<std::byte*> memory_;
+  std::vector<Occupant> occupants_;  // [most slots]
+  bool in_step_ = false;
+};
+
+}  // namespace tandem
