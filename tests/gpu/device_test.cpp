@@ -54,7 +54,7 @@ TEST_F(DeviceCopy, BringsBytesThereAndBack) {
     expect_ok(device_->synchronize(stream_));
     EXPECT_EQ(std::memcmp(from, to, n), 0) << n;
     for (std::byte* memory : {there, beside}) device_->free(memory);
-    for (std::byte* memory : {from, to}) device_->free_host(memory);
+    free_host();
   }
 }
 

@@ -23,7 +23,7 @@ class DeviceKernel : public OnDevice {
     std::vector<std::byte> result(host, host + n);
     clear_addresses(a_case, result);
     device_->free(there);
-    device_->free_host(host);
+    free_host();
     return result;
   }
 
@@ -52,7 +52,7 @@ class DeviceKernel : public OnDevice {
       best = std::min(best, seconds_since(start) / static_cast<double>(n_runs));
     }
     device_->free(there);
-    device_->free_host(host);
+    free_host();
     return best;
   }
 };
