@@ -15,7 +15,29 @@ bool uses_experts(const Op& op) {
   return op.kind == OpKind::kExpertMatmul || op.kind == OpKind::kListPairs;
 }
 
+size_t pages_of(const DeviceLane::Sizes& sizes) {
+  return static_cast<size_t>((sizes.max_context + kPageTokens - 1) / kPageTokens);
+}
+
+// StepInput, ids [T], pages.
+size_t input_bytes(const DeviceLane::Sizes& sizes) {
+  return sizeof(StepInput) + align_up(static_cast<size_t>(sizes.max_tokens) * sizeof(int32_t), 8) +
+         pages_of(sizes) * sizeof(std::byte*);
+}
+
 }  // namespace
+
+uint64_t DeviceLane::work_bytes(const Program& program, const Sizes& sizes) {
+  std::vector<WeightId> tables;
+  for (const Op& op : program.ops) {
+    const bool known = std::find(tables.begin(), tables.end(), op.weight) != tables.end();
+    if (uses_experts(op) && !known) tables.push_back(op.weight);
+  }
+  const uint64_t table_bytes =
+      tables.size() * static_cast<uint64_t>(program.shape.n_experts) * sizeof(std::byte*);
+  return align_up(sizes.arena_bytes, kDeviceAlignment) +
+         align_up(input_bytes(sizes), kDeviceAlignment) + align_up(table_bytes, kDeviceAlignment);
+}
 
 Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Program& program,
                                                        const Placement& placement,
@@ -51,13 +73,10 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   }
   kv_pool_ = std::make_unique<DeviceKvPool>(device_, stream_, std::move(kv_layers));
   max_tokens_ = sizes.max_tokens;
-  max_pages_ = static_cast<size_t>((sizes.max_context + kPageTokens - 1) / kPageTokens);
-  const size_t input_bytes = sizeof(StepInput) +
-                             align_up(static_cast<size_t>(max_tokens_) * sizeof(int32_t), 8) +
-                             max_pages_ * sizeof(std::byte*);
+  max_pages_ = pages_of(sizes);
   TANDEM_ASSIGN_OR_RETURN(arena_, take(sizes.arena_bytes, "activations"));
-  TANDEM_ASSIGN_OR_RETURN(input_, take(input_bytes, "a step's input"));
-  TANDEM_ASSIGN_OR_RETURN(host_input_, device_.allocate_host(input_bytes));
+  TANDEM_ASSIGN_OR_RETURN(input_, take(input_bytes(sizes), "a step's input"));
+  TANDEM_ASSIGN_OR_RETURN(host_input_, device_.allocate_host(input_bytes(sizes)));
   addresses_.resize(program_.blocks.size());
   const std::vector<Processor> processors = processors_of(program_, placement);
   for (size_t i = 0; i < program_.ops.size(); ++i) {

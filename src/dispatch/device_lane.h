@@ -28,6 +28,9 @@ class DeviceLane {
     size_t arena_bytes = 0;
   };
 
+  // Device memory that create() takes beside weights and slots.
+  static uint64_t work_bytes(const Program& program, const Sizes& sizes);
+
   // Told between steps that the device, or the CPU again, computes an expert from now on.
   using MoveExpert = std::function<void(int64_t layer, int64_t expert, bool to_device)>;
 

@@ -58,6 +58,19 @@ uint64_t Executor::work_bytes(const Program& program, unsigned n_threads, const 
          n_threads * host::attend_scratch_floats(constants) * sizeof(float);
 }
 
+// With every layer's experts on both sides, which takes the most room.
+uint64_t Executor::device_work_bytes(const Program& program, unsigned n_threads,
+                                     const Options& options) {
+  LoweringOptions lowering{options.max_tokens, options.max_outputs, n_threads, {}};
+  for (const Op& op : program.ops) {
+    const bool pairs = op.out != kNoId && program.values[op.out].rows == RowSpace::kPairs;
+    const bool shared = pairs || op.kind == OpKind::kListPairs;
+    lowering.processors.push_back(shared ? Processor::kBoth : Processor::kDevice);
+  }
+  const size_t arena = align_up(lower(program, lowering).arena_bytes, kArenaAlignment);
+  return DeviceLane::work_bytes(program, {options.max_tokens, options.max_context, arena});
+}
+
 namespace {
 
 Result<RopeFrequencies> rope_of(const Program& program, const BlockStore& store) {

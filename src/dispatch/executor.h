@@ -51,6 +51,11 @@ class Executor {
   // Bytes of activations that create() will take.
   static uint64_t work_bytes(const Program& program, unsigned n_threads, const Options& options);
 
+  // Device memory that create() will take beside weights, keys and values, whatever the placement; options.max_context
+  // counts, its device and placement do not.
+  static uint64_t device_work_bytes(const Program& program, unsigned n_threads,
+                                    const Options& options);
+
   // Told between steps how much of a call is done, 0..1; on the calling thread, must not throw.
   using ShareCallback = std::function<void(double share)>;
 

@@ -57,10 +57,9 @@ Status ExpertSlots::allocate(uint64_t n_slots) {
   memory_.reserve(n_slots);
   for (Occupant& occupant : occupants_) {
     TANDEM_ASSIGN_OR_RETURN(occupant.arrived, device_.create_event());
-    TANDEM_ASSIGN_OR_RETURN(std::byte* const memory,
-                            device_.allocate(slot_bytes_, "a slot of the expert cache"));
-    memory_.push_back(memory);
   }
+  cache_.resize(0);
+  follow_budget();
   return ok_status();
 }
 

@@ -143,17 +143,17 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   }
 
   // Before the weights are read: what is refused is refused at once.
-  TANDEM_ASSIGN_OR_RETURN(
-      engine->hybrid_,
-      plan_hybrid(program, options.hybrid,
-                  {engine->kv_layout(), engine->info_.n_context, engine->work_bytes_}, *kernels));
+  executor_options.max_context = engine->info_.n_context;
+  const HybridNeed hybrid_need{engine->kv_layout(), engine->info_.n_context,
+                               Executor::device_work_bytes(program, n_threads, executor_options)};
+  TANDEM_ASSIGN_OR_RETURN(engine->hybrid_,
+                          plan_hybrid(program, options.hybrid, hybrid_need, *kernels));
   for (const std::string& text : engine->hybrid_.placement.notes) engine->note(text);
   engine->info_.plan = engine->hybrid_.summary;
   if (engine->hybrid_.device != nullptr) {
     engine->info_.device = engine->hybrid_.device->info().name;
     executor_options.device = engine->hybrid_.device.get();
     executor_options.placement = &engine->hybrid_.placement;
-    executor_options.max_context = engine->info_.n_context;
   }
   Team::Options team_options;
   team_options.n_threads = n_threads;
