@@ -47,6 +47,34 @@ struct MemoryRange {
   size_t bytes = 0;
 };
 
+// Something that took time on a device or its link.
+struct DeviceActivity {
+  enum class Kind : uint8_t {
+    kOperation,
+    kCopyUp,      // host to device
+    kCopyDown,    // device to host
+    kCopyWithin,  // neither crosses the link
+    kFill,
+    kSignal,  // from when the work before a flag or event was over until the flag was raised
+  };
+  Kind kind = Kind::kOperation;
+  StreamId stream{};
+  int32_t operation = -1;  // Operation::index
+  int32_t layer = -1;
+  std::string_view name;  // operation_name(), or a literal
+  int64_t rows = 0;       // that an operation computed; 0: not known
+  uint64_t bytes = 0;     // copied, or of the weights that an operation read; 0: not known
+  int64_t begin_ns = 0, end_ns = 0;  // of base/clock.h, since its epoch
+};
+
+// Told of each activity when it is over: on the device's own threads, one call at a time, after what it names and before
+// the stream goes on.  Must return quickly and not call the device.
+class DeviceObserver {
+ public:
+  virtual ~DeviceObserver() = default;
+  virtual void observed(const DeviceActivity& activity) noexcept = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -107,6 +135,14 @@ class Device {
   virtual void host_access(std::span<const MemoryRange> reads, std::span<const MemoryRange> writes,
                            std::string_view what) {
     (void)reads, (void)writes, (void)what;
+  }
+
+  // From now on tells the observer, which must live until another or null is set; without one nothing is measured.  Of one
+  // stream the times follow each other.  Requires: no submitted work is left.
+  // kUnsupported where a backend does not measure: the CUDA module does not yet.
+  virtual Status set_observer(DeviceObserver* observer) {
+    (void)observer;
+    return unsupported("this device does not measure what its work takes");
   }
 };
 

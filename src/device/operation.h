@@ -103,6 +103,7 @@ struct Operation {
   OpKind kind = OpKind::kEmbed;
   RowSpace rows = RowSpace::kTokens;  // of out; of in[0] where there is no out
   int32_t layer = -1;
+  int32_t index = -1;    // which of its Program's operations it is: for whoever measures
   int32_t kv_slot = -1;  // kStoreKv, kAttend: which of the layers whose pages lie here
   int64_t width = 0;     // elements of a row of out; of in[0] where there is no out
   Operand in[3], out, out2;

@@ -60,6 +60,7 @@ std::vector<Operation> ready_operations(const Program& program, const LoweredPro
   for (const Op& op : program.ops) {
     Operation ready;
     ready.kind = op.kind;
+    ready.index = static_cast<int32_t>(result.size());
     ready.layer = ready.kv_slot = op.layer;
     const Value& shaped = program.values[op.out != kNoId ? op.out : op.in[0]];
     ready.rows = shaped.rows;

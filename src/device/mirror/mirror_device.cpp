@@ -21,44 +21,17 @@
 #include "base/wait_word.h"
 #include "device/host_compute.h"
 #include "device/mirror/device_arena.h"
+#include "device/mirror/mirror_stream.h"
+#include "device/mirror/operation_time.h"
 #include "device/mirror/stream_clock.h"
+#include "device/mirror/teller.h"
 
 namespace tandem::mirror {
 namespace {
 
-constexpr uint32_t kRingCommands = 4096;  // that a stream holds before a submission waits
 constexpr auto kSpin = std::chrono::microseconds(30);
 constexpr auto kLook = std::chrono::milliseconds(2);  // how often a sleeper looks for the end
 constexpr uint8_t kPoison = 0xFB;  // as floats, weights and ids: large negative numbers
-
-struct Command {
-  enum class Kind : uint8_t { kCopy, kFill, kOperation, kRecord, kWait, kSetFlag, kWaitFlag };
-  Kind kind = Kind::kCopy;
-  uint8_t value = 0;   // kFill
-  uint32_t index = 0;  // of the event or flag
-  uint32_t count = 0;  // of the event's records, or the flag's value
-  std::byte* to = nullptr;
-  const std::byte* from = nullptr;
-  size_t bytes = 0;
-  bool over_link = false, up = false;  // kCopy
-  Operation operation;                 // addresses are those of the mirror's own threads
-};
-
-struct Event {
-  uint32_t n_submitted = 0;  // records
-  WaitWord done;             // records that have been executed
-};
-
-struct Stream {
-  std::string name;
-  std::vector<Command> ring = std::vector<Command>(kRingCommands);
-  uint32_t n_submitted = 0;  // the submitting thread's
-  WaitWord submitted, executed;
-  StreamClock clock;
-  std::vector<float> scratch;
-  std::vector<Command>* capture = nullptr;
-  std::thread thread;
-};
 
 class MirrorDevice final : public Device {
  public:
@@ -102,6 +75,11 @@ class MirrorDevice final : public Device {
   Status wait_for(EventId event) override;
   Result<bool> done(EventId event) override;
 
+  Status set_observer(DeviceObserver* observer) override {
+    teller_.set(observer);
+    return ok_status();
+  }
+
  private:
   bool threaded() const { return options_.order == Order::kThreads; }
   Stream& at(StreamId id) { return streams_[static_cast<size_t>(id)]; }
@@ -116,7 +94,8 @@ class MirrorDevice final : public Device {
   void execute(Stream& stream, const Command& command);
   void compute(Stream& stream, const Command& command);
   void pass_copy(Stream& stream, const Command& command);
-  double seconds_of(const Operation& operation) const;
+  void pass_fill(Stream& stream, const Command& command);
+  void signal(Stream& stream, WaitWord& word, uint32_t value);
   bool fault(std::atomic<uint64_t>& counter, uint64_t nth) {
     return counter.fetch_add(1) + 1 == nth;
   }
@@ -145,6 +124,7 @@ class MirrorDevice final : public Device {
   std::map<GraphId, std::vector<Command>> graphs_;
   uint32_t n_graphs_ = 0;
   uint64_t random_state_;
+  Teller teller_;
 
   mutable std::mutex mutex_;
   Status error_;  // guarded by mutex_: not told yet
@@ -225,6 +205,7 @@ std::byte* MirrorDevice::seen(const std::byte* address) const {
 
 Result<StreamId> MirrorDevice::create_stream(std::string_view name) {
   Stream& stream = streams_.emplace_back();
+  stream.id = static_cast<StreamId>(streams_.size() - 1);
   stream.name = name;
   if (threaded()) {
     try {
@@ -389,16 +370,13 @@ void MirrorDevice::execute(Stream& stream, const Command& command) {
     case Command::Kind::kCopy:
       return pass_copy(stream, command);
     case Command::Kind::kFill:
-      if (!lost_) std::memset(command.to, command.value, command.bytes);
-      return;
+      return pass_fill(stream, command);
     case Command::Kind::kOperation:
       return compute(stream, command);
     case Command::Kind::kRecord:
-      stream.clock.sleep();
-      return events_[command.index].done.raise(command.count);
+      return signal(stream, events_[command.index].done, command.count);
     case Command::Kind::kSetFlag:
-      stream.clock.sleep();
-      return flags_[command.index].raise(command.count);
+      return signal(stream, flags_[command.index], command.count);
     case Command::Kind::kWait:
     case Command::Kind::kWaitFlag:
       return;
@@ -410,11 +388,38 @@ void MirrorDevice::pass_copy(Stream& stream, const Command& command) {
   if (fault(n_copies_, options_.faults.copy)) {
     return fail(Status(Code::kDevice, "a copy of " + format_bytes(command.bytes) + " failed"));
   }
-  if (command.over_link) {
-    Link& link = command.up ? up_ : down_;
-    stream.clock.move_to(link.pass(stream.clock.begin(), command.bytes));
-  }
+  DeviceActivity activity{.kind = DeviceActivity::Kind::kCopyWithin, .name = "copy"};
+  activity.bytes = command.bytes;
+  Link::Passage passage{stream.clock.begin(), {}};
   std::memcpy(command.to, command.from, command.bytes);
+  passage.end = std::max(passage.begin, SteadyClock::now());
+  if (command.over_link) {
+    activity.kind = command.up ? DeviceActivity::Kind::kCopyUp : DeviceActivity::Kind::kCopyDown;
+    const Link::Passage link = (command.up ? up_ : down_).pass(passage.begin, command.bytes);
+    passage = {link.begin, std::max(link.end, passage.end)};
+  }
+  stream.clock.move_to(passage.end);
+  teller_.tell(stream.id, activity, passage.begin, passage.end);
+}
+
+void MirrorDevice::pass_fill(Stream& stream, const Command& command) {
+  if (lost_) return;
+  const auto begin = stream.clock.begin();
+  std::memset(command.to, command.value, command.bytes);
+  stream.clock.move_to(SteadyClock::now());
+  DeviceActivity activity{.kind = DeviceActivity::Kind::kFill, .name = "fill"};
+  activity.bytes = command.bytes;
+  teller_.tell(stream.id, activity, begin, std::max(begin, stream.clock.end()));
+}
+
+void MirrorDevice::signal(Stream& stream, WaitWord& word, uint32_t value) {
+  const auto begin = stream.clock.end();
+  const auto now = SteadyClock::now();
+  stream.clock.sleep();
+  // Nothing was left to wait for where the work before was over long ago.
+  const DeviceActivity activity{.kind = DeviceActivity::Kind::kSignal, .name = "signal"};
+  teller_.tell(stream.id, activity, begin > now ? begin : now, SteadyClock::now());
+  word.raise(value);
 }
 
 void MirrorDevice::compute(Stream& stream, const Command& command) {
@@ -424,29 +429,24 @@ void MirrorDevice::compute(Stream& stream, const Command& command) {
     return fail(Status(Code::kDevice, "operation " + std::string(operation_name(op.kind)) +
                                           " of layer " + std::to_string(op.layer) + " failed"));
   }
+  const auto begin = stream.clock.begin();
   // The choice of experts steers the CPU too, so it is made even where nothing else is computed.
   const bool steers = op.kind == OpKind::kRoute || op.kind == OpKind::kListPairs;
   if (!options_.timed || steers) {
+    const auto now = SteadyClock::now();
     const size_t n = host::attend_scratch_floats(*op.constants);
     if (stream.scratch.size() < n) stream.scratch.resize(n);
     host::compute(op, kernels_, stream.scratch.data());
+    // It would not have begun before the copies that it waits for were over.
+    stream.clock.move_to(begin + (SteadyClock::now() - now));
   }
-  if (options_.timed) stream.clock.add(seconds_of(op));
-}
-
-double MirrorDevice::seconds_of(const Operation& op) const {
-  const auto found = options_.profile.times.find(op.kind);
-  if (found == options_.profile.times.end()) return 0;
-  const OperationTime& time = found->second;
-  double seconds = time.fixed_us * 1e-6;
-  seconds += time.ns_per_row * 1e-9 * static_cast<double>(host::n_rows(op));
-  if (time.gb_per_s > 0) {
-    const int64_t n = op.kind == OpKind::kExpertMatmul ? *host::lists_in(op).n_active : 1;
-    const double bytes = static_cast<double>(op.weight_rows) *
-                         static_cast<double>(op.weight_row_bytes) * static_cast<double>(n);
-    seconds += bytes / (time.gb_per_s * 1e9);
-  }
-  return seconds;
+  if (options_.timed) stream.clock.add(seconds_of(options_.profile, op));
+  if (!teller_.listens()) return;
+  DeviceActivity activity{
+      .operation = op.index, .layer = op.layer, .name = operation_name(op.kind)};
+  activity.rows = host::n_rows(op);
+  activity.bytes = weight_bytes(op);
+  teller_.tell(stream.id, activity, begin, std::max(begin, stream.clock.end()));
 }
 
 // ---- the orders without threads ----

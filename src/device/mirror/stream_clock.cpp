@@ -26,11 +26,14 @@ void StreamClock::sleep() {
   while (SteadyClock::now() < at_) ::sched_yield();
 }
 
-SteadyClock::time_point Link::pass(SteadyClock::time_point earliest, size_t bytes) {
+Link::Passage Link::pass(SteadyClock::time_point earliest, size_t bytes) {
   const double seconds = gb_per_s_ > 0 ? static_cast<double>(bytes) / (gb_per_s_ * 1e9) : 0;
   const std::lock_guard lock(mutex_);
-  free_at_ = std::max(free_at_, earliest) + StreamClock::to_duration(seconds);
-  return free_at_ + StreamClock::to_duration(latency_us_ * 1e-6);
+  const auto begin = std::max(free_at_, earliest);
+  free_at_ = begin + StreamClock::to_duration(seconds);
+  const auto told = std::max(begin, arrived_);
+  arrived_ = std::max(told, free_at_ + StreamClock::to_duration(latency_us_ * 1e-6));
+  return {told, arrived_};
 }
 
 }  // namespace tandem::mirror

@@ -20,6 +20,7 @@ class StreamClock {
   void add(double seconds) { at_ = begin() + to_duration(seconds); }
   void move_to(SteadyClock::time_point time) { at_ = std::max(at_, time); }
   SteadyClock::time_point begin() const { return std::max(at_, SteadyClock::now()); }
+  SteadyClock::time_point end() const { return at_; }
   // Returns when all work would be over.
   void sleep();
 
@@ -36,13 +37,17 @@ class StreamClock {
 class Link {
  public:
   Link(double gb_per_s, double latency_us) : gb_per_s_(gb_per_s), latency_us_(latency_us) {}
-  // When a copy that may begin at `earliest` has arrived.
-  SteadyClock::time_point pass(SteadyClock::time_point earliest, size_t bytes);
+  struct Passage {
+    SteadyClock::time_point begin, end;
+  };
+  // Of a copy that may begin at `earliest`.  What is told follows the passage before: the latency of one copy may pass
+  // under the transfer of another.
+  Passage pass(SteadyClock::time_point earliest, size_t bytes);
 
  private:
   const double gb_per_s_, latency_us_;
   std::mutex mutex_;
-  SteadyClock::time_point free_at_{};
+  SteadyClock::time_point free_at_{}, arrived_{};
 };
 
 }  // namespace tandem::mirror
