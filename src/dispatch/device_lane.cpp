@@ -78,9 +78,6 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   TANDEM_ASSIGN_OR_RETURN(input_, take(input_bytes(sizes), "a step's input"));
   TANDEM_ASSIGN_OR_RETURN(host_input_, device_.allocate_host(input_bytes(sizes)));
   addresses_.resize(program_.blocks.size());
-  TANDEM_ASSIGN_OR_RETURN(streamed_,
-                          StreamBuffers::create(device_, store, placement.stream_buffer_bytes));
-  for (const BlockPlace& place : placement.blocks) is_streamed_.push_back(place.streamed());
   const std::vector<Processor> processors = processors_of(program_, placement);
   for (size_t i = 0; i < program_.ops.size(); ++i) {
     const Op& op = program_.ops[i];
@@ -89,8 +86,7 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
     for (WeightId w = op.weight; w < op.weight + n_weights; ++w) {
       const BlockId block = program_.weights[w].block;
       const bool wanted = !uses_experts(op) || placement.blocks[block] == kOnDevice;
-      if (wanted && !has(block) && !is_streamed_[block])
-        TANDEM_RETURN_IF_ERROR(load_block(block, store));
+      if (wanted && !has(block)) TANDEM_RETURN_IF_ERROR(load_block(block, store));
     }
   }
   TANDEM_RETURN_IF_ERROR(make_expert_tables());
@@ -301,19 +297,7 @@ Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
   if (op.kind == OpKind::kExpertMatmul) {
     return device_.launch(stream_, operation, table_of(op.weight).weights);
   }
-  if (op.weight != kNoId && is_streamed_[program_.weights[op.weight].block]) {
-    return launch_streamed(operation, program_.weights[op.weight]);
-  }
   return device_.launch(stream_, operation);
-}
-
-Status DeviceLane::launch_streamed(const Operation& operation, const Weight& weight) {
-  const size_t bytes = weight.row_bytes() * static_cast<size_t>(weight.rows);
-  Operation here = operation;
-  TANDEM_ASSIGN_OR_RETURN(here.weight,
-                          streamed_->acquire(stream_, weight.block, weight.extent, bytes));
-  TANDEM_RETURN_IF_ERROR(device_.launch(stream_, here));
-  return streamed_->release(stream_);
 }
 
 Status DeviceLane::wait(uint32_t progress, const CancelFlag& cancel) {

@@ -15,7 +15,6 @@
 #include "dispatch/operations.h"
 #include "dispatch/placement.h"
 #include "dispatch/schedule.h"
-#include "dispatch/stream_buffers.h"
 #include "memory/block_store.h"
 #include "memory/sequence_state.h"
 
@@ -92,7 +91,6 @@ class DeviceLane {
   Status submit_task(const Work& work, const DeviceTask& task);
   Status submit_copy(const Work& work, const DeviceTask& task);
   Status submit_launch(const Work& work, const DeviceTask& task);
-  Status launch_streamed(const Operation& operation, const Weight& weight);
   size_t rows_bytes(const Work& work, ValueId value) const;
   Result<std::byte*> take(size_t bytes, std::string_view what);
 
@@ -100,8 +98,6 @@ class DeviceLane {
   const Program& program_;
   const MoveExpert move_;
   std::unique_ptr<ExpertSlots> slots_;
-  std::unique_ptr<StreamBuffers> streamed_;
-  std::vector<bool> is_streamed_;  // [blocks]
   std::unique_ptr<DeviceKvPool> kv_pool_;
   std::vector<std::byte*> allocated_;
   std::byte* arena_ = nullptr;

@@ -115,6 +115,14 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   walk.attend_scratch.resize(walk.attend_scratch_stride * team.size());
   walk.counters = std::make_unique<ItemCounter[]>(
       std::max(walk.decode.lowered.steps.size(), walk.prompt.lowered.steps.size()));
+  walk.recorder = options.recorder;
+  if (walk.recorder != nullptr) {
+    for (const Batch* batch : {&walk.decode, &walk.prompt}) {
+      for (const Schedule* schedule : {&batch->all, &batch->body, &batch->head}) {
+        walk.recorder->reserve(program, schedule->cpu.size(), schedule->device.size());
+      }
+    }
+  }
   return executor;
 }
 
@@ -234,17 +242,47 @@ Status Executor::Walk::run(const Schedule& chosen) {
   schedule = &chosen;
   lane_status = ok_status();
   stopped = false;
+  if (recorder != nullptr) recorder->begin();
+  run_lanes();
+  if (recorder != nullptr) record_step();
+  stopped = stopped || cancel->cancelled();
+  return lane_status.code() == Code::kCancelled ? ok_status() : lane_status;
+}
+
+void Executor::Walk::run_lanes() {
   if (lane != nullptr) {
     lane_status = lane->submit(
-        {&chosen, &batch->lowered, batch->device_operations, arena.get(), &input, sequence});
+        {schedule, &batch->lowered, batch->device_operations, arena.get(), &input, sequence});
   }
-  if (lane_status.ok() && !chosen.cpu.empty()) team.run(run_tasks, this);
+  if (lane_status.ok() && !schedule->cpu.empty()) team.run(run_tasks, this);
   if (lane != nullptr) {
     Status finished = lane->finish();
     if (lane_status.ok()) lane_status = std::move(finished);
   }
-  stopped = stopped || cancel->cancelled();
-  return lane_status.code() == Code::kCancelled ? ok_status() : lane_status;
+}
+
+void Executor::Walk::record_step() {
+  StepSize size;
+  size.n_tokens = input.n_tokens;
+  size.n_outputs = input.n_outputs;
+  size.n_context = input.first_position + input.n_tokens;
+  size.kv_type = constants.kv_type;
+  const std::string_view name = schedule == &batch->head ? "logits"
+                                : input.n_tokens == 1    ? "decode"
+                                                         : "prompt";
+  recorder->finish({name, program, batch->lowered, *schedule, size});
+}
+
+// The lists of experts are read now: later steps reuse their place.
+StepRecorder::CpuTimes Executor::Walk::begin_task(const Step& step) const {
+  const Operation& first = batch->operations[step.first_op];
+  StepRecorder::CpuTimes times;
+  if (first.rows == RowSpace::kPairs) times.n_pairs = *first.n_pairs;
+  if (step.kind == StepKind::kExpertMatmuls) {
+    times.n_active_experts = *host::lists_in(first).n_active;
+  }
+  times.begin_ns = Trace::now_ns();
+  return times;
 }
 
 // Every thread runs this.
@@ -263,7 +301,11 @@ void Executor::Walk::run_tasks(void* context, unsigned thread_index) noexcept {
       walk.team.barrier(thread_index);
       if (!walk.lane_status.ok()) break;
     }
-    walk.work(walk.batch->lowered.steps[task.step], walk.counters[t], thread_index);
+    const Step& step = walk.batch->lowered.steps[task.step];
+    const bool recorded = walk.recorder != nullptr && thread_index == 0;
+    StepRecorder::CpuTimes times;
+    if (recorded) times = walk.begin_task(step);
+    walk.work(step, walk.counters[t], thread_index);
     // All threads must agree on when to stop.  Two flags in turn: thread 0 can write one again only after everybody
     // has read it.
     bool& stop = walk.stop_after[t % 2];
@@ -272,6 +314,10 @@ void Executor::Walk::run_tasks(void* context, unsigned thread_index) noexcept {
       if (walk.on_share != nullptr) (*walk.on_share)(static_cast<double>(t + 1) / n);
     }
     walk.team.barrier(thread_index);
+    if (recorded) {
+      times.end_ns = Trace::now_ns();
+      walk.recorder->cpu_task(t, times);
+    }
     if (stop) break;
     if (task.announce && thread_index == 0) walk.lane->announce(t + 1);
   }

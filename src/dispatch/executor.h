@@ -19,6 +19,7 @@
 #include "device/device.h"
 #include "dispatch/expert_cache.h"
 #include "dispatch/placement.h"
+#include "dispatch/step_recorder.h"
 #include "dispatch/team.h"
 #include "kernels_cpu/kernels.h"
 #include "memory/block_store.h"
@@ -38,6 +39,9 @@ class Executor {
     Device* device = nullptr;
     const Placement* placement = nullptr;
     int64_t max_context = 0;  // positions of the longest sequence that the device will see
+    // Is told what each step's tasks took; null: nothing is measured.  The device's part only if it observes the device.
+    // Must outlive the executor.
+    StepRecorder* recorder = nullptr;
   };
 
   // Requires: every block of the store is resident.

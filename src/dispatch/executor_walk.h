@@ -11,6 +11,7 @@
 #include "dispatch/executor.h"
 #include "dispatch/operations.h"
 #include "dispatch/schedule.h"
+#include "dispatch/step_recorder.h"
 
 namespace tandem {
 
@@ -46,6 +47,7 @@ struct Executor::Walk {
   Batch prompt = {};  // up to max_tokens
   std::unique_ptr<std::byte, FreeArena> arena = nullptr;
   std::unique_ptr<DeviceLane> lane = nullptr;         // null: none
+  StepRecorder* recorder = nullptr;                   // null: none
   std::vector<float> attend_scratch = {};             // per thread
   size_t attend_scratch_stride = 0;                   // floats
   std::unique_ptr<ItemCounter[]> counters = nullptr;  // one per task
@@ -68,6 +70,10 @@ struct Executor::Walk {
   void move_expert(int64_t layer, int64_t expert, bool to_device);
   // Runs the schedule on both processors; `stopped` says whether it was cancelled.
   Status run(const Schedule& chosen);
+  // Both lanes of the schedule, to their ends.
+  void run_lanes();
+  StepRecorder::CpuTimes begin_task(const Step& step) const;
+  void record_step();
   // The body of the team: walks the CPU's tasks of the Walk behind `context`.
   static void run_tasks(void* context, unsigned thread_index) noexcept;
   // Computes items of a step until there are none left, for one thread.

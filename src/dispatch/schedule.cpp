@@ -183,4 +183,24 @@ Schedule make_schedule(const Program& program, const LoweredProgram& lowered, ui
   return schedule;
 }
 
+double finish_times(const Schedule& schedule, std::span<double> cpu, std::span<double> device) {
+  // Ends tasks of one lane until one of them waits for a task of the other that has not ended.
+  const auto advance = [](const auto& tasks, std::span<double> ends, size_t& n_ended,
+                          std::span<const double> other, size_t n_other) {
+    const size_t before = n_ended;
+    for (; n_ended < tasks.size() && tasks[n_ended].wait <= n_other; ++n_ended) {
+      const uint32_t wait = tasks[n_ended].wait;
+      const double free_at = n_ended > 0 ? ends[n_ended - 1] : 0;
+      ends[n_ended] += std::max(free_at, wait > 0 ? other[wait - 1] : 0);
+    }
+    return n_ended > before;
+  };
+  size_t n_cpu = 0, n_device = 0;
+  while (advance(schedule.cpu, cpu, n_cpu, device, n_device) ||
+         advance(schedule.device, device, n_device, cpu, n_cpu)) {
+  }
+  TANDEM_ASSERT(n_cpu == schedule.cpu.size() && n_device == schedule.device.size());
+  return std::max(cpu.empty() ? 0 : cpu.back(), device.empty() ? 0 : device.back());
+}
+
 }  // namespace tandem

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/lowering.h"
@@ -50,5 +51,9 @@ struct Schedule {
 // computed, end on the CPU.
 Schedule make_schedule(const Program& program, const LoweredProgram& lowered, uint32_t first_step,
                        uint32_t end_step, const std::vector<uint8_t>& valid);
+
+// When both lanes are through, if each task begins as soon as its lane and what it waits for let it.  `cpu` and `device`:
+// seconds of each task, overwritten with when it ends.
+double finish_times(const Schedule& schedule, std::span<double> cpu, std::span<double> device);
 
 }  // namespace tandem

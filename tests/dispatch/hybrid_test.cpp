@@ -126,20 +126,11 @@ Placement placed(const Model& model, BlockPlace place) {
   return placement;
 }
 
-bool is_expert(const BlockSpec& block) { return block.name.find(".expert.") != std::string::npos; }
-
 // Every block and every layer's attention on a side of its own.
 Placement random_placement(const Model& model, uint64_t seed) {
   std::mt19937_64 random(seed);
   Placement placement = placed(model, kInDram);
-  for (size_t block = 0; block < placement.blocks.size(); ++block) {
-    const BlockSpec& spec = model.program.blocks[block];
-    const uint64_t drawn = random() % 3;
-    placement.blocks[block] = drawn == 0                      ? kInDram
-                              : drawn == 1 || is_expert(spec) ? kOnDevice
-                                                              : kStreamed;
-    placement.stream_buffer_bytes = std::max(placement.stream_buffer_bytes, device_bytes(spec));
-  }
+  for (BlockPlace& place : placement.blocks) place = random() % 2 == 0 ? kInDram : kOnDevice;
   for (size_t layer = 0; layer < placement.kv_on_device.size(); ++layer) {
     placement.kv_on_device[layer] = random() % 2 == 0;
   }
@@ -158,22 +149,6 @@ TEST_P(HybridTest, AWholeModelOnTheDeviceGivesTheBitsOfTheCpu) {
   EXPECT_EQ(expected_, Evaluation(model_, placed(model_, kOnDevice), options).run());
 }
 
-TEST_P(HybridTest, StreamedWeightsGiveTheBitsOfTheCpu) {
-  Placement placement = placed(model_, kOnDevice);
-  for (size_t block = 0; block < placement.blocks.size(); ++block) {
-    const BlockSpec& spec = model_.program.blocks[block];
-    if (is_expert(spec)) continue;
-    placement.blocks[block] = kStreamed;
-    placement.stream_buffer_bytes = std::max(placement.stream_buffer_bytes, device_bytes(spec));
-  }
-  for (const Order order : {Order::kThreads, Order::kLazy, Order::kRandom}) {
-    MirrorOptions options;
-    options.poison = true;
-    options.order = order;
-    EXPECT_EQ(expected_, Evaluation(model_, placement, options).run());
-  }
-}
-
 TEST_P(HybridTest, AnyPlacementGivesTheBitsOfTheCpu) {
   for (uint64_t seed = 1; seed <= 12; ++seed) {
     MirrorOptions options;
@@ -190,7 +165,7 @@ Placement cached(const Model& model, uint64_t n_slots) {
   Placement placement = placed(model, kOnDevice);
   for (size_t block = 0; block < placement.blocks.size(); ++block) {
     const BlockSpec& spec = model.program.blocks[block];
-    if (!is_expert(spec)) continue;
+    if (spec.name.find(".expert.") == std::string::npos) continue;
     placement.blocks[block] = kInDram;
     placement.expert_slot_bytes = std::max(placement.expert_slot_bytes, device_bytes(spec));
   }
