@@ -97,6 +97,7 @@ struct StepInput {
 struct Operand {
   std::byte* data = nullptr;
   size_t row_bytes = 0;  // from one row to the next
+  size_t bytes = 0;      // of all rows, at the capacity of what it was made for
 };
 
 struct Operation {

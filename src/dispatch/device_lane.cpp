@@ -74,10 +74,14 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   kv_pool_ = std::make_unique<DeviceKvPool>(device_, stream_, std::move(kv_layers));
   max_tokens_ = sizes.max_tokens;
   max_pages_ = pages_of(sizes);
+  arena_bytes_ = sizes.arena_bytes;
   TANDEM_ASSIGN_OR_RETURN(arena_, take(sizes.arena_bytes, "activations"));
   TANDEM_ASSIGN_OR_RETURN(input_, take(input_bytes(sizes), "a step's input"));
   TANDEM_ASSIGN_OR_RETURN(host_input_, device_.allocate_host(input_bytes(sizes)));
   addresses_.resize(program_.blocks.size());
+  TANDEM_ASSIGN_OR_RETURN(streamed_,
+                          StreamBuffers::create(device_, store, placement.stream_buffer_bytes));
+  for (const BlockPlace& place : placement.blocks) is_streamed_.push_back(place.streamed());
   const std::vector<Processor> processors = processors_of(program_, placement);
   for (size_t i = 0; i < program_.ops.size(); ++i) {
     const Op& op = program_.ops[i];
@@ -86,7 +90,8 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
     for (WeightId w = op.weight; w < op.weight + n_weights; ++w) {
       const BlockId block = program_.weights[w].block;
       const bool wanted = !uses_experts(op) || placement.blocks[block] == kOnDevice;
-      if (wanted && !has(block)) TANDEM_RETURN_IF_ERROR(load_block(block, store));
+      if (wanted && !has(block) && !is_streamed_[block])
+        TANDEM_RETURN_IF_ERROR(load_block(block, store));
     }
   }
   TANDEM_RETURN_IF_ERROR(make_expert_tables());
@@ -137,6 +142,9 @@ Status DeviceLane::make_expert_tables() {
 }
 
 void DeviceLane::set_address(ExpertTable& table, int64_t expert, std::byte* address) {
+  const MemoryRange entry{reinterpret_cast<const std::byte*>(table.host + expert),
+                          sizeof(std::byte*)};
+  device_.host_access({}, {&entry, 1}, "a table of experts");
   table.host[expert] = address;
   table.changed = true;
   table.weights.clear();
@@ -241,9 +249,12 @@ Status DeviceLane::submit(const Work& work) {
   if (work.schedule->device.empty()) return ok_status();
   device_.reset_flags();
   submitted_ = true;
+  reached_ = 0;
+  n_tasks_ = static_cast<uint32_t>(work.schedule->device.size());
+  if (streamed_ != nullptr) streamed_->begin_step();
   TANDEM_RETURN_IF_ERROR(prepare_kv(work));
   if (slots_ != nullptr) {
-    TANDEM_RETURN_IF_ERROR(slots_->begin_step(stream_));
+    TANDEM_RETURN_IF_ERROR(slots_->begin_step());
     TANDEM_RETURN_IF_ERROR(upload_tables());
   }
   TANDEM_RETURN_IF_ERROR(upload_input(work));
@@ -297,18 +308,38 @@ Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
   if (op.kind == OpKind::kExpertMatmul) {
     return device_.launch(stream_, operation, table_of(op.weight).weights);
   }
+  if (op.weight != kNoId && is_streamed_[program_.weights[op.weight].block]) {
+    return launch_streamed(operation, program_.weights[op.weight]);
+  }
   return device_.launch(stream_, operation);
 }
 
+Status DeviceLane::launch_streamed(const Operation& operation, const Weight& weight) {
+  const size_t bytes = weight.row_bytes() * static_cast<size_t>(weight.rows);
+  Operation here = operation;
+  TANDEM_ASSIGN_OR_RETURN(here.weight,
+                          streamed_->acquire(stream_, weight.block, weight.extent, bytes));
+  TANDEM_RETURN_IF_ERROR(device_.launch(stream_, here));
+  return streamed_->release(stream_);
+}
+
 Status DeviceLane::wait(uint32_t progress, const CancelFlag& cancel) {
-  return device_.wait_flag(device_progress_, progress, cancel);
+  TANDEM_RETURN_IF_ERROR(device_.wait_flag(device_progress_, progress, cancel));
+  reached_ = progress;
+  return ok_status();
 }
 
 Status DeviceLane::finish() {
   if (!submitted_) return ok_status();
-  announce(kAllProgress);
   submitted_ = false;
-  Status done = device_.synchronize(stream_);
+  Status done;
+  if (reached_ < n_tasks_) {
+    announce(kAllProgress);
+    done = device_.synchronize(stream_);
+  }
+  // From here on nothing of the step is left: its memory may be used for anything.
+  const MemoryRange used{arena_, arena_bytes_};
+  device_.host_access({}, {&used, 1}, "what comes after the step");
   if (slots_ == nullptr) return done;
   Status copies = slots_->end_step();
   return done.ok() ? copies : done;

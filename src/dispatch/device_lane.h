@@ -15,6 +15,7 @@
 #include "dispatch/operations.h"
 #include "dispatch/placement.h"
 #include "dispatch/schedule.h"
+#include "dispatch/stream_buffers.h"
 #include "memory/block_store.h"
 #include "memory/sequence_state.h"
 
@@ -91,6 +92,7 @@ class DeviceLane {
   Status submit_task(const Work& work, const DeviceTask& task);
   Status submit_copy(const Work& work, const DeviceTask& task);
   Status submit_launch(const Work& work, const DeviceTask& task);
+  Status launch_streamed(const Operation& operation, const Weight& weight);
   size_t rows_bytes(const Work& work, ValueId value) const;
   Result<std::byte*> take(size_t bytes, std::string_view what);
 
@@ -98,9 +100,12 @@ class DeviceLane {
   const Program& program_;
   const MoveExpert move_;
   std::unique_ptr<ExpertSlots> slots_;
+  std::unique_ptr<StreamBuffers> streamed_;
+  std::vector<bool> is_streamed_;  // [blocks]
   std::unique_ptr<DeviceKvPool> kv_pool_;
   std::vector<std::byte*> allocated_;
   std::byte* arena_ = nullptr;
+  size_t arena_bytes_ = 0;
   std::vector<std::vector<std::byte*>> addresses_;  // [blocks][extents]; none: not here
   struct ExpertTable {
     WeightId first;
@@ -122,6 +127,8 @@ class DeviceLane {
   FlagId cpu_progress_{}, device_progress_{};
   std::vector<MemoryRange> pages_;  // of the step's sequence
   bool submitted_ = false;
+  uint32_t n_tasks_ = 0;  // of the device in the step that was submitted
+  uint32_t reached_ = 0;  // of which the CPU has waited for so many
 };
 
 }  // namespace tandem

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "device/operation_ranges.h"
 #include "dispatch/executor_walk.h"
 
 namespace tandem {
@@ -258,6 +259,12 @@ void Executor::Walk::run_lanes() {
   if (lane != nullptr) {
     Status finished = lane->finish();
     if (lane_status.ok()) lane_status = std::move(finished);
+    if (schedule == &batch->body) return;
+    // Whoever asked for logits reads them now.
+    const ValueId logits = program.logits;
+    const MemoryRange read{arena.get() + batch->lowered.offset[logits],
+                           batch->lowered.value_bytes(program, logits)};
+    lane->device().host_access({&read, 1}, {}, "logits");
   }
 }
 
@@ -285,6 +292,15 @@ StepRecorder::CpuTimes Executor::Walk::begin_task(const Step& step) const {
   return times;
 }
 
+void Executor::Walk::declare(const Step& step) const {
+  for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+    const Operation& operation = batch->operations[i];
+    const OperationRanges ranges = ranges_of(operation);
+    lane->device().host_access(ranges.all_reads(), ranges.all_writes(),
+                               operation_name(operation.kind));
+  }
+}
+
 // Every thread runs this.
 void Executor::Walk::run_tasks(void* context, unsigned thread_index) noexcept {
   auto& walk = *static_cast<Walk*>(context);
@@ -302,6 +318,7 @@ void Executor::Walk::run_tasks(void* context, unsigned thread_index) noexcept {
       if (!walk.lane_status.ok()) break;
     }
     const Step& step = walk.batch->lowered.steps[task.step];
+    if (walk.lane != nullptr && thread_index == 0) walk.declare(step);
     const bool recorded = walk.recorder != nullptr && thread_index == 0;
     StepRecorder::CpuTimes times;
     if (recorded) times = walk.begin_task(step);

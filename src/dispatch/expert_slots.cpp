@@ -96,7 +96,7 @@ void ExpertSlots::follow_budget() {
   }
 }
 
-Status ExpertSlots::begin_step(StreamId stream) {
+Status ExpertSlots::begin_step() {
   for (uint32_t slot = 0; slot < memory_.size(); ++slot) {
     if (cache_.state(slot) != ExpertCache::State::kLoading) continue;
     TANDEM_ASSIGN_OR_RETURN(const bool arrived, device_.done(occupants_[slot].arrived));
@@ -109,7 +109,6 @@ Status ExpertSlots::begin_step(StreamId stream) {
     Occupant& occupant = occupants_[slot];
     if (occupant.visible || cache_.state(slot) != ExpertCache::State::kResident) continue;
     occupant.visible = true;
-    TANDEM_RETURN_IF_ERROR(device_.wait(stream, occupant.arrived));
     const Weight& weight = program_.weights[first_[static_cast<size_t>(occupant.layer)] +
                                             static_cast<WeightId>(occupant.expert)];
     std::array<std::byte*, kMaxExtents> addresses = {};

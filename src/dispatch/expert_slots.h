@@ -35,8 +35,9 @@ class ExpertSlots {
   ExpertSlots(const ExpertSlots&) = delete;
   ExpertSlots& operator=(const ExpertSlots&) = delete;
 
-  // What arrived is the device's from now on; slots follow the budget.  `stream` computes the step.
-  Status begin_step(StreamId stream);
+  // What arrived is the device's from now on; slots follow the budget.  The step's work is submitted after it, and so
+  // after the copies that it sees.
+  Status begin_step();
   // The router's choice ids [T,U] of a layer.
   void use(int64_t layer, const int32_t* ids, int64_t n_tokens);
   // Requires: the step's work is done.  Begins to copy what was missed most.

@@ -3,15 +3,19 @@
 namespace tandem {
 namespace {
 
-Operand operand_of(const LoweredProgram& lowered, const ProcessorMemory& memory, ValueId value) {
+Operand operand_of(const Program& program, const LoweredProgram& lowered,
+                   const ProcessorMemory& memory, ValueId value) {
   if (value == kNoId) return {};
-  return {memory.arena + lowered.offset[value], lowered.row_bytes[value]};
+  return {memory.arena + lowered.offset[value], lowered.row_bytes[value],
+          lowered.value_bytes(program, value)};
 }
 
 // Where the other processor's share of a value comes to.
-Operand other_of(const LoweredProgram& lowered, const ProcessorMemory& memory, ValueId value) {
+Operand other_of(const Program& program, const LoweredProgram& lowered,
+                 const ProcessorMemory& memory, ValueId value) {
   if (lowered.other_offset[value] == LoweredProgram::kNoOffset) return {};
-  return {memory.arena + lowered.other_offset[value], lowered.row_bytes[value]};
+  return {memory.arena + lowered.other_offset[value], lowered.row_bytes[value],
+          lowered.value_bytes(program, value)};
 }
 
 void set_weight(const Program& program, const Op& op, const ProcessorMemory& memory,
@@ -65,12 +69,12 @@ std::vector<Operation> ready_operations(const Program& program, const LoweredPro
     const Value& shaped = program.values[op.out != kNoId ? op.out : op.in[0]];
     ready.rows = shaped.rows;
     ready.width = shaped.width;
-    for (int i = 0; i < 3; ++i) ready.in[i] = operand_of(lowered, memory, op.in[i]);
-    ready.out = operand_of(lowered, memory, op.out);
-    ready.out2 = operand_of(lowered, memory, op.out2);
+    for (int i = 0; i < 3; ++i) ready.in[i] = operand_of(program, lowered, memory, op.in[i]);
+    ready.out = operand_of(program, lowered, memory, op.out);
+    ready.out2 = operand_of(program, lowered, memory, op.out2);
     if (op.kind == OpKind::kCombine) {
-      ready.other_rows = other_of(lowered, memory, op.in[0]);
-      ready.other_lists = other_of(lowered, memory, op.in[1]);
+      ready.other_rows = other_of(program, lowered, memory, op.in[0]);
+      ready.other_lists = other_of(program, lowered, memory, op.in[1]);
     }
     set_weight(program, op, memory, ready);
     if (op.kind == OpKind::kListPairs) {

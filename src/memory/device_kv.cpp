@@ -72,6 +72,10 @@ Status DeviceKv::park() {
     bytes_copied_down_ += group_bytes();
   }
   TANDEM_RETURN_IF_ERROR(pool_.device_.synchronize(pool_.stream_));
+  for (int64_t page = n_on_host_ / kPageTokens; page < pages_of(n_on_device_); ++page) {
+    const MemoryRange parked{host_pages_[page], layout_.group_bytes()};
+    pool_.device_.host_access({&parked, 1}, {}, "parked keys and values");
+  }
   n_on_host_ = n_on_device_;
   return ok_status();
 }
