@@ -500,7 +500,7 @@ Status MirrorDevice::await(const WaitWord& word, uint32_t value, const CancelFla
       if (lost_) return lost();
     }
   } else {
-    TANDEM_RETURN_IF_ERROR(run_until([&] { return word.reached(value); }));
+    TANDEM_RETURN_IF_ERROR(run_until([&] { return word.reached(value) || lost_; }));
   }
   return take_error();
 }
