@@ -1,5 +1,7 @@
 #include "device/open_device.h"
 
+#include "device/device_module.h"
+
 #include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -93,7 +95,9 @@ TEST(OpenDevice, AutoSaysNothingWhereThereIsNoDriver) {
 
 TEST(OpenDevice, AModuleOfAnotherInterfaceIsRefusedBeforeItIsUsed) {
   EXPECT_THAT(refusal("cuda", folder("other_abi")),
-              fails_with(Code::kUnsupported, HasSubstr("interface has number 8, 1 is needed")));
+              fails_with(Code::kUnsupported,
+                         HasSubstr("interface has number " + std::to_string(kDeviceModuleAbi + 7) +
+                                   ", " + std::to_string(kDeviceModuleAbi) + " is needed")));
 }
 
 TEST(OpenDevice, AModuleOfAnotherVersionIsRefused) {

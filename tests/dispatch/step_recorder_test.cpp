@@ -2,7 +2,7 @@
 #include "dispatch/step_recorder.h"
 
 #include <fstream>
-#include <sstream>
+#include <nlohmann/json.hpp>
 
 #include "device/mirror/mirror_device.h"
 #include "dispatch/executor.h"
@@ -16,6 +16,7 @@ namespace tandem {
 namespace {
 
 using testing::is_ok;
+using testing::TemporaryFolder;
 
 TEST(FinishTimes, LanesThatDoNotWaitEndWithTheLonger) {
   Schedule schedule;
@@ -130,13 +131,16 @@ TEST(StepRecorder, LearnsWhatTasksTake) {
   for (int32_t i = 0; i < 20; ++i) model.step({i});
   model.recorder.clear();
   for (int32_t i = 20; i < 40; ++i) model.step({i});
-  const TraceSummary summary = model.recorder.summarize();
-  ASSERT_FALSE(summary.predictions.empty());
+  const TemporaryFolder folder;
+  ASSERT_THAT(model.recorder.write_perfetto(folder / "trace.json"), is_ok());
+  std::ifstream file(folder / "trace.json");
+  const auto trace = nlohmann::json::parse(file, nullptr, false);
+  ASSERT_FALSE(trace.is_discarded());
   double predicted = 0, measured = 0;
-  for (const TraceSummary::Prediction& p : summary.predictions) {
-    if (p.lane != TraceLane::kCpu) continue;
-    predicted += p.predicted_seconds;
-    measured += p.measured_seconds;
+  for (const auto& event : trace["traceEvents"]) {
+    if (event.value("cat", "") != lane_name(TraceLane::kCpu)) continue;
+    predicted += event["args"]["predicted_us"].get<double>();
+    measured += event["dur"].get<double>();
   }
   // Other programs run here too, so the bounds are loose; the rates that it began with are wrong by more.
   EXPECT_GT(predicted, measured / 4);
