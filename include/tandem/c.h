@@ -259,6 +259,9 @@ typedef struct tandem_engine_options {
   int no_expert_cache;     /* nonzero: no copies of experts in what is left of its memory */
   const char*
       place_file; /* JSON that says for patterns of blocks where they lie; goes before the two above */
+  /* How many records of what tasks took are kept of each lane, the newest, for tandem_engine_write_trace; each lane takes
+   * 64 bytes for each.  0: nothing is measured. */
+  uint32_t trace_records;
 } tandem_engine_options;
 
 /* What a tier holds, in bytes. */
@@ -307,6 +310,34 @@ TANDEM_API tandem_code tandem_engine_get_memory(const tandem_engine* engine,
 /* Where everything lies, as a place file that gives the same placement; "" without a device. */
 TANDEM_API tandem_code tandem_engine_placement(const tandem_engine* engine, char** json,
                                                tandem_error** error) TANDEM_NOEXCEPT;
+
+/* What one lane of the steps that were computed did.  Times are of the records that are kept. */
+typedef struct tandem_lane_report {
+  size_t struct_bytes;
+  const char* name; /* "step", "cpu", "device", "link up", "link down"; static */
+  uint64_t n_records;
+  double busy_seconds;   /* that its records cover */
+  double window_seconds; /* from the first record of any lane to the last */
+  int is_critical;       /* the busiest; "step", which spans the others, never is */
+} tandem_lane_report;
+
+/* For engines made with options.trace_records; else TANDEM_ERROR_INVALID_ARGUMENT.  Any thread; a step that runs is not in
+ * there yet. */
+/* Fills up to capacity reports of the lanes that have records; *n_lanes is the whole count. */
+TANDEM_API tandem_code tandem_engine_get_lanes(const tandem_engine* engine,
+                                               tandem_lane_report* lanes, size_t capacity,
+                                               size_t* n_lanes,
+                                               tandem_error** error) TANDEM_NOEXCEPT;
+/* Critical lane, idle time of each, worst predictions: a few lines for people. */
+TANDEM_API tandem_code tandem_engine_trace_text(const tandem_engine* engine, char** text,
+                                                tandem_error** error) TANDEM_NOEXCEPT;
+/* Every record, with what was predicted for it, as JSON that ui.perfetto.dev and chrome://tracing show.  Atomic: the old
+ * file or the new one. */
+TANDEM_API tandem_code tandem_engine_write_trace(const tandem_engine* engine, const char* path,
+                                                 tandem_error** error) TANDEM_NOEXCEPT;
+/* Forgets the records, not what was learned from them. */
+TANDEM_API tandem_code tandem_engine_clear_trace(tandem_engine* engine,
+                                                 tandem_error** error) TANDEM_NOEXCEPT;
 
 /* ---- Session: one conversation ------------------------------------------------------------------------------------ */
 

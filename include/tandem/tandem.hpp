@@ -269,6 +269,7 @@ struct EngineOptions {
   tandem_kv_type kv_type = TANDEM_KV_F16;
   bool force = false;
   bool expert_cache = true;
+  uint32_t trace_records = 0;  // of each lane, for write_trace(); 0: nothing is measured
   std::string device, gpu_layers, cpu_experts, place_file;  // as in tandem_engine_options; "": NULL
   ProgressFunction progress;                                // called on the thread that loads
   Cancel* cancel = nullptr;
@@ -293,6 +294,7 @@ class Engine {
     c_options.force = kept->force;
     const auto or_null = [](const std::string& s) { return s.empty() ? nullptr : s.c_str(); };
     c_options.no_expert_cache = kept->expert_cache ? 0 : 1;
+    c_options.trace_records = kept->trace_records;
     c_options.device = or_null(kept->device);
     c_options.gpu_layers = or_null(kept->gpu_layers);
     c_options.cpu_experts = or_null(kept->cpu_experts);
@@ -340,6 +342,29 @@ class Engine {
     if (n_tiers < tiers.size()) tiers.resize(n_tiers);
     return tiers;
   }
+
+  // What steps took; for engines loaded with trace_records.
+  Expected<std::vector<tandem_lane_report>> lanes() const {
+    std::vector<tandem_lane_report> lanes(8, make<tandem_lane_report>());
+    size_t n_lanes = 0;
+    auto done =
+        detail::call(tandem_engine_get_lanes, handle_.get(), lanes.data(), lanes.size(), &n_lanes);
+    if (!done) return done.error();
+    if (n_lanes < lanes.size()) lanes.resize(n_lanes);
+    return lanes;
+  }
+  // A few lines for people.
+  Expected<std::string> trace_text() const {
+    char* text = nullptr;
+    auto done = detail::call(tandem_engine_trace_text, handle_.get(), &text);
+    if (!done) return done.error();
+    return detail::take_string(text);
+  }
+  // For ui.perfetto.dev.
+  Expected<> write_trace(const std::string& path) const {
+    return detail::call(tandem_engine_write_trace, handle_.get(), path.c_str());
+  }
+  Expected<> clear_trace() { return detail::call(tandem_engine_clear_trace, handle_.get()); }
 
   tandem_engine* get() const { return handle_.get(); }
 

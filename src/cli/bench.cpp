@@ -241,6 +241,7 @@ int run_bench(Console& console, const Arguments& arguments) {
   line.group("Output");
   line.flag("--json", flags.json, "as a JSON object");
   flags.load.add_to(line);
+  flags.load.add_trace_to(line);
   if (const auto code = line.parse(console, arguments)) return *code;
   const auto path = line.take_model(console, flags.load.model);
   if (!path || !line.all_taken(console)) return kExitUsage;
@@ -260,7 +261,9 @@ int run_bench(Console& console, const Arguments& arguments) {
   int code = kExitOk;
   auto loaded = load(console, *path, flags.load, code);
   if (!loaded) return code;
-  return Bench(console, *loaded, flags, *depths).run();
+  code = Bench(console, *loaded, flags, *depths).run();
+  print_trace(console, *loaded);
+  return finish_trace(console, *loaded, code);
 }
 
 }  // namespace tandem::cli

@@ -26,6 +26,7 @@ struct ChatFlags {
     line.texts("--stop", stop, "TEXT", "an answer ends before this text; may be repeated");
     sampling.add_to(line);
     load.add_to(line);
+    load.add_trace_to(line);
   }
 };
 
@@ -214,7 +215,8 @@ int run_chat(Console& console, const Arguments& arguments) {
   auto session = api::Session::create(loaded->engine);
   if (!session) return console.fail(session.error());
   const auto reader = make_line_reader(console);
-  return Chat(console, *loaded, std::move(*session), std::move(options), flags.system).run(*reader);
+  Chat chat(console, *loaded, std::move(*session), std::move(options), flags.system);
+  return finish_trace(console, *loaded, chat.run(*reader));
 }
 
 }  // namespace tandem::cli

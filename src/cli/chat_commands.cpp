@@ -240,6 +240,7 @@ void Chat::stats(const std::string&) {
     console_.line("  experts     " + format_fixed(rate, 0) + " % of " + std::to_string(n_uses) +
                   " uses found in " + std::to_string(tier.n_expert_slots) + " slots");
   }
+  print_trace(console_, loaded_);
 }
 
 void Chat::quit(const std::string&) { quit_ = true; }

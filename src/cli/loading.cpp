@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "files.h"
 #include "interrupts.h"
 #include "progress_bar.h"
 
@@ -18,6 +19,9 @@ namespace tandem::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Of each lane: a minute of tokens, and 20 MB.
+constexpr uint32_t kTraceRecords = 1 << 16;
 
 // Notes arrive on any thread of the library, also after loading.
 struct NoteList {
@@ -52,6 +56,7 @@ api::EngineOptions options_of(const LoadFlags& flags) {
   options.gpu_layers = flags.gpu_layers;
   options.cpu_experts = flags.cpu_experts;
   options.place_file = flags.place_file;
+  options.trace_records = flags.trace.empty() ? 0 : kTraceRecords;
   options.expert_cache = !flags.no_expert_cache;
   return options;
 }
@@ -98,6 +103,28 @@ void LoadFlags::add_to(CommandLine& line) {
   line.text("--place", place_file, "FILE", "where blocks lie, as run --print-place writes it");
 }
 
+void LoadFlags::add_trace_to(CommandLine& line) {
+  line.text("--trace", trace, "FILE",
+            "write when each processor did what, and what was predicted, for ui.perfetto.dev");
+}
+
+int finish_trace(Console& console, const Loaded& loaded, int code) {
+  if (loaded.trace.empty()) return code;
+  const auto written = loaded.engine.write_trace(loaded.trace);
+  return written ? code : console.fail(written.error());
+}
+
+void print_trace(Console& console, const Loaded& loaded) {
+  if (loaded.trace.empty()) return;
+  const auto text = loaded.engine.trace_text();
+  if (!text) return;
+  for (size_t at = 0; at < text->size();) {
+    const size_t end = std::min(text->find('\n', at), text->size());
+    console.dim_line("  " + text->substr(at, end - at));
+    at = end + 1;
+  }
+}
+
 std::optional<api::Model> open_model(Console& console, const std::string& path, int& exit_code) {
   auto model = api::Model::open(path);
   if (model) return std::move(*model);
@@ -107,6 +134,12 @@ std::optional<api::Model> open_model(Console& console, const std::string& path, 
 
 std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags,
                            int& exit_code) {
+  // A file that cannot be written is better known now than after the answer.
+  if (AtomicFile trace(flags.trace); !flags.trace.empty() && !trace.open()) {
+    console.error("--trace: " + trace.error());
+    exit_code = kExitFailure;
+    return std::nullopt;
+  }
   std::optional<api::Model> model = open_model(console, path, exit_code);
   if (!model) return std::nullopt;
 
@@ -146,7 +179,8 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
     return std::nullopt;
   }
   const std::lock_guard<std::mutex> lock(notes->mutex);
-  return Loaded{std::move(*model), std::move(*engine), *model_info, *engine_info, notes->notes};
+  return Loaded{std::move(*model), std::move(*engine), *model_info,
+                *engine_info,      notes->notes,       flags.trace};
 }
 
 std::string bundled_model() {

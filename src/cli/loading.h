@@ -21,7 +21,11 @@ struct LoadFlags {
   bool no_expert_cache = false;
   std::string device = "none", gpu_layers = "auto", cpu_experts = "0", place_file;
 
+  std::string trace;  // a file; "": none is written
+
   void add_to(CommandLine& line);
+  // --trace, for commands that end with finish_trace().
+  void add_trace_to(CommandLine& line);
   // Only -m.
   void add_model_to(CommandLine& line);
 };
@@ -33,12 +37,18 @@ struct Loaded {
   tandem_model_info model_info;
   tandem_engine_info engine_info;
   std::vector<std::string> notes;  // what the engine fell back to, and why
+  std::string trace;               // the file that it is to be written to; "": there is none
 };
 
 // Prints what went wrong and gives nothing.
 std::optional<api::Model> open_model(Console& console, const std::string& path, int& exit_code);
 std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags,
                            int& exit_code);
+
+// Writes the trace that was asked for, even if what it shows went wrong.  `code`, or failure.
+int finish_trace(Console& console, const Loaded& loaded, int code);
+// What the trace says, in dim lines on standard error; nothing without one.
+void print_trace(Console& console, const Loaded& loaded);
 
 // The model that comes with tandem: in $TANDEM_MODELS, beside the program, in the source tree. ""
 // when there is none.

@@ -43,6 +43,7 @@ void RunFlags::add_to(CommandLine& line) {
             "continue from a state; with --raw the text is appended");
   sampling.add_to(line);
   load.add_to(line);
+  load.add_trace_to(line);
   line.flag("--print-place", print_place,
             "write where every block lies, for --place, instead of answering");
 }
@@ -224,7 +225,9 @@ int run_run(Console& console, const Arguments& arguments) {
                   "Let it continue the text as it stands with  --raw");
     return kExitFailure;
   }
-  return answer_prompt(console, *loaded, flags, *prompt);
+  code = answer_prompt(console, *loaded, flags, *prompt);
+  if (!flags.quiet) print_trace(console, *loaded);
+  return finish_trace(console, *loaded, code);
 }
 
 }  // namespace tandem::cli

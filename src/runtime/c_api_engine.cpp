@@ -7,6 +7,8 @@
 namespace tandem::c_api {
 namespace {
 
+constexpr uint32_t kMostTraceRecords = 1 << 22;  // 1.25 GiB
+
 LogCallback log_callback(tandem_log_fn callback, void* user) {
   if (callback == nullptr) return {};
   return [callback, user](LogLevel level, std::string_view text) {
@@ -54,6 +56,11 @@ Result<EngineOptions> read_options(const tandem_engine_options* options) {
       return invalid_argument("options.kv_type is " + std::to_string(kv_type));
   }
   out.force = in.force != 0;
+  if (in.trace_records > kMostTraceRecords) {
+    return invalid_argument("options.trace_records is " + std::to_string(in.trace_records) +
+                            ", at most " + std::to_string(kMostTraceRecords) + " are kept");
+  }
+  out.trace_records = in.trace_records;
   out.progress = progress_callback(in.progress, in.progress_user);
   out.cancel = in.cancel != nullptr ? &in.cancel->flag : nullptr;
   out.log = log_callback(in.log, in.log_user);
@@ -103,6 +110,45 @@ tandem_tier_report report_of(const TierReport& from) {
   report.expert_hits = from.expert_hits;
   report.expert_misses = from.expert_misses;
   return report;
+}
+
+tandem_lane_report report_of(const TraceSummary& summary, TraceLane which) {
+  const TraceSummary::Lane& lane = summary.lanes[static_cast<size_t>(which)];
+  tandem_lane_report report = {};
+  report.struct_bytes = sizeof(report);
+  report.name = lane_name(which).data();  // literals
+  report.n_records = lane.n_records;
+  report.busy_seconds = lane.busy_seconds;
+  report.window_seconds = summary.seconds;
+  report.is_critical = summary.critical == which ? 1 : 0;
+  return report;
+}
+
+Status give_lanes(const TraceSummary& summary, tandem_lane_report* lanes, size_t capacity,
+                  size_t* n_lanes) {
+  size_t n = 0;
+  if (capacity > 0) {
+    TANDEM_REQUIRE_ARGUMENT(lanes);
+    TANDEM_RETURN_IF_ERROR(check_elements(lanes, std::min(capacity, kTraceLanes), "lanes"));
+  }
+  for (size_t i = 0; i < kTraceLanes; ++i) {
+    if (summary.lanes[i].n_records == 0) continue;
+    if (n < capacity) {
+      write_struct(report_of(summary, static_cast<TraceLane>(i)), element(lanes, n));
+    }
+    ++n;
+  }
+  *n_lanes = n;
+  return ok_status();
+}
+
+Result<StepRecorder*> recorder_of(const tandem_engine& engine) {
+  StepRecorder* const recorder = engine.engine->recorder();
+  if (recorder == nullptr) {
+    return invalid_argument(
+        "the engine was made without options.trace_records: nothing was measured");
+  }
+  return recorder;
 }
 
 Status give_tiers(const std::vector<TierReport>& all, tandem_tier_report* tiers, size_t capacity) {
@@ -167,6 +213,47 @@ tandem_code tandem_engine_get_memory(const tandem_engine* engine, tandem_tier_re
     const std::vector<TierReport> all = engine->engine->memory();
     TANDEM_RETURN_IF_ERROR(give_tiers(all, tiers, capacity));
     *n_tiers = all.size();
+    return ok_status();
+  });
+}
+
+tandem_code tandem_engine_write_trace(const tandem_engine* engine, const char* path,
+                                      tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    TANDEM_REQUIRE_ARGUMENT(path);
+    TANDEM_ASSIGN_OR_RETURN(const StepRecorder* const recorder, recorder_of(*engine));
+    return recorder->write_perfetto(path);
+  });
+}
+
+tandem_code tandem_engine_trace_text(const tandem_engine* engine, char** text,
+                                     tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    TANDEM_REQUIRE_ARGUMENT(text);
+    TANDEM_RETURN_IF_ERROR(recorder_of(*engine).status());
+    *text = copy_string(engine->engine->trace_text());
+    return ok_status();
+  });
+}
+
+tandem_code tandem_engine_get_lanes(const tandem_engine* engine, tandem_lane_report* lanes,
+                                    size_t capacity, size_t* n_lanes,
+                                    tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    TANDEM_REQUIRE_ARGUMENT(n_lanes);
+    TANDEM_ASSIGN_OR_RETURN(const StepRecorder* const recorder, recorder_of(*engine));
+    return give_lanes(recorder->summarize(), lanes, capacity, n_lanes);
+  });
+}
+
+tandem_code tandem_engine_clear_trace(tandem_engine* engine, tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    TANDEM_ASSIGN_OR_RETURN(StepRecorder* const recorder, recorder_of(*engine));
+    recorder->clear();
     return ok_status();
   });
 }

@@ -22,6 +22,9 @@ constexpr int64_t kSmallestAutomaticContext = 8192;
 // Kept free beside everything that is planned: stacks, the tokenizer, other programs' growth.
 constexpr uint64_t kReserveBytes = 64 * kMiB;
 
+// What the predictor believes of this computer's memory until it has seen steps.
+constexpr double kAssumedGbPerS = 10;
+
 // Where /proc is missing: more than any model needs.
 constexpr uint64_t kUnknownBytes = uint64_t{1} << 60;
 
@@ -90,6 +93,13 @@ Status check_options(const EngineOptions& options) {
                             ", expected at most " + std::to_string(int64_t{1} << 27));
   }
   return ok_status();
+}
+
+std::unique_ptr<StepRecorder> make_recorder(const Machine& machine, unsigned n_threads,
+                                            const Device* device, const EngineOptions& options) {
+  const PredictorRates rates =
+      rates_of(machine, n_threads, kAssumedGbPerS, device != nullptr ? &device->info() : nullptr);
+  return std::make_unique<StepRecorder>(rates, options.trace_records);
 }
 
 }  // namespace
@@ -179,14 +189,28 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
                  "): reading weights is slower");
   }
 
+  engine->info_.n_threads = n_threads;
+  if (options.trace_records > 0) {
+    engine->recorder_ = make_recorder(machine, n_threads, engine->hybrid_.device.get(), options);
+    executor_options.recorder = engine->recorder_.get();
+  }
   TANDEM_ASSIGN_OR_RETURN(
       engine->executor_,
       Executor::create(program, *engine->store_, *engine->team_, *kernels, executor_options));
-  engine->info_.n_threads = n_threads;
+  TANDEM_RETURN_IF_ERROR(engine->observe_device());
   engine->info_.isa = kernels->isa;
   engine->info_.bytes_per_token = program.bytes_per_token();
   engine->worker_ = start_thread([raw = engine.get()] { raw->serve(); });
   return engine;
+}
+
+// From now on, so that the weights on their way up are not in the trace.
+Status Engine::observe_device() {
+  if (recorder_ == nullptr || hybrid_.device == nullptr) return ok_status();
+  const Status observed = hybrid_.device->set_observer(recorder_.get());
+  if (observed.code() != Code::kUnsupported) return observed;
+  note("the trace leaves out the device: " + observed.message());
+  return ok_status();
 }
 
 void Engine::note(const std::string& text) const {
@@ -311,6 +335,15 @@ std::vector<TierReport> Engine::memory() const {
       there.weight_bytes + there.work_bytes + hybrid_.placement.bytes.expert_slots;
   there.kv_bytes = device.used_bytes() - std::min(device.used_bytes(), rest);
   return {ram, there};
+}
+
+std::string Engine::trace_text() const {
+  std::optional<double> hit_rate;
+  for (const TierReport& tier : memory()) {
+    const uint64_t n_uses = tier.expert_hits + tier.expert_misses;
+    if (n_uses > 0) hit_rate = static_cast<double>(tier.expert_hits) / static_cast<double>(n_uses);
+  }
+  return to_text(recorder_->summarize(), hit_rate);
 }
 
 std::string Engine::placement_json() const {

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "dispatch/executor.h"
+#include "dispatch/step_recorder.h"
 #include "dispatch/team.h"
 #include "memory/block_store.h"
 #include "memory/sequence_state.h"
@@ -32,6 +33,7 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   bool force = false;
   HybridOptions hybrid;
+  size_t trace_records = 0;  // newest ones kept of each lane; 0: nothing is measured
   ProgressCallback progress;
   const CancelFlag* cancel = nullptr;
   LogCallback log;
@@ -65,6 +67,10 @@ class Engine {
   std::vector<TierReport> memory() const;
   // What is in force, as a place file; "" without a device.
   std::string placement_json() const;
+  // What steps took; null unless options asked for it.
+  StepRecorder* recorder() const { return recorder_.get(); }
+  // The recorder's summary for people, with the expert cache's hit rate.  Requires: recorder().
+  std::string trace_text() const;
   KvLayout kv_layout() const;
   uint64_t fingerprint() const { return fingerprint_; }  // fingerprint.h
 
@@ -87,6 +93,7 @@ class Engine {
   // Requires mutex_.
   Status check_room(const std::string& what, uint64_t bytes, uint64_t free_bytes) const;
   void note(const std::string& text) const;
+  Status observe_device();
 
   // Constant after create().
   const Model& model_;
@@ -95,6 +102,7 @@ class Engine {
   KvType kv_type_ = KvType::kF16;
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Team> team_;
+  std::unique_ptr<StepRecorder> recorder_;  // outlives the device, which tells it
   Hybrid hybrid_;
   std::unique_ptr<Executor> executor_;
   uint64_t work_bytes_ = 0;

@@ -139,6 +139,37 @@ TEST(Run, ContinuesFromASavedState) {
   EXPECT_LE(next["prompt_tokens_evaluated"].get<size_t>(), 2u);
 }
 
+TEST(Run, WritesATraceAndSaysWhatItShows) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "trace.json";
+  const Outcome outcome = run({"-p", "hello", "-n", "4", "--trace", file});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("critical lane cpu"));
+  std::ifstream stream(file);
+  EXPECT_TRUE(Json::parse(stream, nullptr, false).contains("traceEvents"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
+}
+
+TEST(Run, RefusesATraceThatCannotBeWrittenBeforeItLoads) {
+  const Outcome outcome =
+      tandem({"run", "/nonexistent/model.gguf", "-p", "x", "--trace", "/nonexistent/trace.json"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("--trace: /nonexistent/trace.json"));
+  EXPECT_THAT(outcome.err, Not(HasSubstr("model.gguf")));
+}
+
+TEST(Chat, StatsShowTheLanesOfATrace) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "trace.json";
+  const Outcome outcome =
+      tandem({"chat", kModel, "-n", "4", "--trace", file, "--device", "mirror:vram=64MiB"},
+             "hello\n/stats\n");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("critical lane"));
+  EXPECT_THAT(outcome.err, HasSubstr("link down"));
+  EXPECT_TRUE(std::filesystem::exists(file));
+}
+
 TEST(Chat, TakesEachLineOfAPipeAsATurn) {
   const Outcome outcome = tandem({"chat", kModel, "-n", "4", "--temp", "0"}, "hello\nand you\n");
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;

@@ -129,9 +129,8 @@ TEST_P(NoAllocations, ByTheExecutorPerToken) {
   EXPECT_EQ(0u, counted.n());
 }
 
-TEST_P(NoAllocations, ByASessionPerTokenItsConsumerIncluded) {
-  if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
-  const Loaded loaded(golden_model(GetParam()));
+// By a session and its consumer.
+uint64_t allocations_in_100_tokens(const Loaded& loaded) {
   const SessionPtr session = loaded.session();
   TokenRequest request(some_tokens(10), 200, seeded(loaded.model.get(), 3));
   const char* stop = "\x01 never written";
@@ -153,9 +152,27 @@ TEST_P(NoAllocations, ByASessionPerTokenItsConsumerIncluded) {
     take_tokens(100);
     n = counted.n();
   }
-  RecordProperty("allocations_in_100_tokens", static_cast<int>(n));
-  EXPECT_EQ(0u, n);
   drain(session.get());
+  return n;
+}
+
+TEST_P(NoAllocations, ByASessionPerTokenItsConsumerIncluded) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
+  EXPECT_EQ(0u, allocations_in_100_tokens(Loaded(golden_model(GetParam()))));
+}
+
+TEST_P(NoAllocations, ByATracePerTokenOnBothProcessors) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
+  tandem_engine_options options = engine_options();
+  options.trace_records = 1000;
+  EXPECT_EQ(0u, allocations_in_100_tokens(Loaded(golden_model(GetParam()), options)));
+  options.device = "mirror:vram=64MiB";
+  options.cpu_experts = "1";
+  const uint64_t traced = allocations_in_100_tokens(Loaded(golden_model(GetParam()), options));
+  options.trace_records = 0;
+  const uint64_t plain = allocations_in_100_tokens(Loaded(golden_model(GetParam()), options));
+  EXPECT_EQ(plain, traced);
+  EXPECT_LE(plain, 8u) << "more than for the device's pages";
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, NoAllocations,

@@ -208,6 +208,7 @@ TEST_F(ArgumentsTest, OptionsOutOfRangeAreRefused) {
   refused([&](tandem_engine_options& o) { std::memcpy(&o.kv_type, &bad, sizeof(bad)); });
   refused([](tandem_engine_options& o) { o.n_threads = UINT32_MAX; });
   refused([](tandem_engine_options& o) { o.n_context = UINT32_MAX; });
+  refused([](tandem_engine_options& o) { o.trace_records = UINT32_MAX; });
   tandem_session_options options = TANDEM_INIT(tandem_session_options);
   options.n_context = 1000000;
   EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_session_create(engine, &options, &s, nullptr));

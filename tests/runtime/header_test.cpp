@@ -27,13 +27,14 @@ consteval const char* starting_with_its_size(const char* name) {
 #define STRUCT(name) starting_with_its_size<name>(#name)
 
 constexpr const char* kStructs[] = {
-    STRUCT(tandem_error),          STRUCT(tandem_progress),
-    STRUCT(tandem_model_info),     STRUCT(tandem_tokenize_options),
-    STRUCT(tandem_message),        STRUCT(tandem_sampling),
-    STRUCT(tandem_engine_options), STRUCT(tandem_tier_report),
-    STRUCT(tandem_engine_info),    STRUCT(tandem_session_options),
-    STRUCT(tandem_request),        STRUCT(tandem_event),
-    STRUCT(tandem_session_info),   STRUCT(tandem_synth_options),
+    STRUCT(tandem_error),           STRUCT(tandem_progress),
+    STRUCT(tandem_model_info),      STRUCT(tandem_tokenize_options),
+    STRUCT(tandem_message),         STRUCT(tandem_sampling),
+    STRUCT(tandem_engine_options),  STRUCT(tandem_tier_report),
+    STRUCT(tandem_lane_report),     STRUCT(tandem_engine_info),
+    STRUCT(tandem_session_options), STRUCT(tandem_request),
+    STRUCT(tandem_event),           STRUCT(tandem_session_info),
+    STRUCT(tandem_synth_options),
 };
 
 std::string header() {
