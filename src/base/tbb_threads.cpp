@@ -35,6 +35,7 @@ struct Helper {
 void run_on_threads(unsigned n_threads, void (*work)(void*) noexcept, void* context) {
   const size_t n = std::min<size_t>(n_threads, threads_the_host_allows());
   std::deque<Helper> helpers;  // never moved
+  size_t n_started = 0;
   try {
     // Not for longer: the caller may be the only thread that takes the host's signals, and one of
     // them may be what cancels this work.
@@ -42,8 +43,11 @@ void run_on_threads(unsigned n_threads, void (*work)(void*) noexcept, void* cont
     while (helpers.size() + 1 < n) {
       Helper& helper = helpers.emplace_back();
       helper.arena.execute([&] { helper.group.run([=] { work(context); }); });
+      ++n_started;
     }
   } catch (...) {  // no memory, or no thread: those that are there do the work
+    // An arena that could not be made whole would be waited for without end.
+    if (helpers.size() > n_started) helpers.pop_back();
   }
   work(context);
   // What no thread had time for yet is called here, and finds nothing left to do.
