@@ -29,7 +29,10 @@ std::optional<Conversation> Conversation::from_json(std::string_view text, std::
     return std::nullopt;
   }
   if (json["tandem_conversation"] != 1) {
-    error = "written by a newer tandem (version " + json["tandem_conversation"].dump() +
+    // Not dumped whatever it is: it may be nested without end.
+    const Json& version = json["tandem_conversation"];
+    error = "written by a newer tandem (version " +
+            (version.is_number() ? version.dump() : std::string(version.type_name())) +
             ", expected 1).";
     return std::nullopt;
   }

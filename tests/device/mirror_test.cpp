@@ -176,6 +176,10 @@ TEST(Mirror, FreedMemoryIsGivenAgainPoisoned) {
   const StreamId stream = *device->create_stream("a");
   std::byte* const host = *device->allocate_host(64);
   std::byte* const there = *device->allocate(64, "test");
+  ASSERT_THAT(device->fill(stream, there, 0x11, 64), is_ok());
+  ASSERT_THAT(device->synchronize(stream), is_ok());
+  device->free(there);
+  ASSERT_EQ(there, *device->allocate(64, "test"));
   ASSERT_THAT(device->copy(stream, host, there, 64), is_ok());
   ASSERT_THAT(device->synchronize(stream), is_ok());
   EXPECT_TRUE(std::all_of(host, host + 64, [](std::byte b) { return b == std::byte{0xFB}; }));
@@ -266,6 +270,10 @@ TEST(MirrorProfile, NamesWhatIsWrongInIt) {
               fails_with(Code::kCorrupt, HasSubstr("matmul.gb_per_s is -1")));
   EXPECT_THAT(read_profile("{\"version\": 1, \"operations\": {\"matmul\": {\"speed\": 1}}}"),
               fails_with(Code::kCorrupt, HasSubstr("matmul.speed")));
+  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
+  EXPECT_THAT(
+      read_profile("{\"version\": 1, \"operations\": {\"matmul\": {\"fixed_us\": " + deep + "}}}"),
+      fails_with(Code::kCorrupt, HasSubstr("matmul.fixed_us is array")));
   EXPECT_THAT(read_profile("{\"version\": 1, \"operations\": {\"matmul\": {\"gb_per_s\": 400}}}"),
               is_ok());
 }

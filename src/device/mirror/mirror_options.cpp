@@ -104,7 +104,9 @@ Result<double> time_field(const std::string& operation, const std::string& name,
                           const Json& value) {
   const double found = value.is_number() ? value.get<double>() : -1;
   if (found >= 0 && found <= kMaxNumber) return found;
-  return corrupt("profile: " + operation + "." + name + " is " + value.dump().substr(0, 64) +
+  // Not what it holds: a value may be nested without end.
+  const std::string text = value.is_number() ? value.dump() : value.type_name();
+  return corrupt("profile: " + operation + "." + name + " is " + text +
                  ", expected a number from 0 to 1e9");
 }
 
