@@ -1,6 +1,9 @@
 // kAttend: out [T,H*E] = attention of queries in[0] [T,H*E] over the layer's pages.  Overwrites out.
 // Requires: E <= 256; every page that a token sees is there.
 //
+// kAttendPages: out [T,slots] = partial attention over those pages that are here, see Partials.
+// Requires: E <= 256.  Pages for which there is no slot are left out.
+//
 // One block per (token, query head).  Page by page, in page order: scores in float32 in order of e, their maximum,
 // weights exp(score - maximum), outputs summed over positions in order; pages merged by running maximum and sum.  That is
 // the scalar set's order of operations: the same bits but for exp (exp.h, 2^-22).
@@ -24,12 +27,19 @@ struct AttendKernel {
     float page_maximum, maximum, sum;
   };
 
-  // Positions of a page that a token sees.
+  // Positions of a page that a token sees; first: nothing is folded yet.
   struct Seen {
     const std::byte* keys;
     const std::byte* values;
     int64_t n;
     bool first;
+  };
+
+  // The pages that one token sees, for one head.
+  struct Sight {
+    int64_t head, n_keys, first_key;
+    TANDEM_DEVICE int64_t first_page() const { return first_key / kPageTokens; }
+    TANDEM_DEVICE bool sees(int64_t page) const { return page * kPageTokens < n_keys; }
   };
 
   TANDEM_DEVICE static float score(const Shared& shared, const std::byte* keys, int64_t i,
@@ -83,38 +93,99 @@ struct AttendKernel {
     });
   }
 
-  TANDEM_DEVICE static void attend(const Block<kThreads>& block, Shared& shared, const Arguments& a,
-                                   int64_t token, int64_t head) {
-    const int64_t E = a.c.head_width;
-    const bool f16 = a.c.kv_type == KvType::kF16;
-    const float scale = 1.0f / sqrtf(static_cast<float>(E));
+  TANDEM_DEVICE static Sight sight_of(const Arguments& a, int64_t token, int64_t head) {
     const int64_t n_keys = a.op.step->first_position + token + 1;
-    const int64_t first_key =
-        a.c.sliding_window > 0 ? larger<int64_t>(0, n_keys - a.c.sliding_window) : 0;
-    const size_t head_offset =
-        static_cast<size_t>(head / (a.c.n_heads / a.c.n_kv_heads)) * kv_head_bytes(a.c);
-    const size_t row_bytes = static_cast<size_t>(E) * kv_element_bytes(a.c);
-    const float* q = row_of<const float>(a.op.in[0], token) + head * E;
-    float* out = row_of<float>(a.op.out, token) + head * E;
+    const int64_t window = a.c.sliding_window;
+    return {head, n_keys, window > 0 ? larger<int64_t>(0, n_keys - window) : 0};
+  }
 
+  TANDEM_DEVICE static Seen seen_of(const Arguments& a, const Sight& sight, int64_t page,
+                                    bool first) {
+    const int64_t skipped = page == sight.first_page() ? sight.first_key % kPageTokens : 0;
+    const int64_t kv_head = sight.head / (a.c.n_heads / a.c.n_kv_heads);
+    const size_t row_bytes = static_cast<size_t>(a.c.head_width) * kv_element_bytes(a.c);
+    Seen seen;
+    seen.keys = keys_of_page(a, page) + static_cast<size_t>(kv_head) * kv_head_bytes(a.c) +
+                static_cast<size_t>(skipped) * row_bytes;
+    seen.values = seen.keys + kv_page_bytes(a.c);
+    seen.n = smaller<int64_t>(kPageTokens, sight.n_keys - page * kPageTokens) - skipped;
+    seen.first = first;
+    return seen;
+  }
+
+  TANDEM_DEVICE static void begin(const Block<kThreads>& block, Shared& shared, const float* q,
+                                  int64_t E) {
     block.phase([&](int thread) {
       for (int64_t e = thread; e < E; e += kThreads) shared.q[e] = q[e];
       if (thread == 0) shared.maximum = -INFINITY;
     });
-    const int64_t first_page = first_key / kPageTokens;
-    for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
-      const int64_t skipped = page == first_page ? first_key % kPageTokens : 0;
-      Seen seen;
-      seen.keys = keys_of_page(a, page) + head_offset + static_cast<size_t>(skipped) * row_bytes;
-      seen.values = seen.keys + kv_page_bytes(a.c);
-      seen.n = smaller<int64_t>(kPageTokens, n_keys - page * kPageTokens) - skipped;
-      seen.first = page == first_page;
-      fold(block, shared, seen, E, f16, scale);
+  }
+
+  TANDEM_DEVICE static void attend_whole(const Block<kThreads>& block, Shared& shared,
+                                         const Arguments& a, const Sight& sight, float* out) {
+    const int64_t E = a.c.head_width;
+    const bool f16 = a.c.kv_type == KvType::kF16;
+    const float scale = 1.0f / sqrtf(static_cast<float>(E));
+    const int64_t first_page = sight.first_page();
+    for (int64_t page = first_page; sight.sees(page); ++page) {
+      fold(block, shared, seen_of(a, sight, page, page == first_page), E, f16, scale);
     }
     block.phase([&](int thread) {
       const float inverse = 1.0f / shared.sum;
       for (int64_t e = thread; e < E; e += kThreads) out[e] = shared.acc[e] * inverse;
     });
+  }
+
+  // What is folded goes to a slot of this head's, R of which share a key-value head.
+  TANDEM_DEVICE static void put(const Block<kThreads>& block, const Shared& shared, float* slot,
+                                int64_t r, int64_t R, int64_t E) {
+    block.phase([&](int thread) {
+      if (thread == 0) {
+        slot[r] = shared.maximum;
+        slot[R + r] = shared.sum;
+      }
+      for (int64_t e = thread; e < E; e += kThreads) slot[2 * R + r * E + e] = shared.acc[e];
+    });
+  }
+
+  TANDEM_DEVICE static void attend_pages(const Block<kThreads>& block, Shared& shared,
+                                         const Arguments& a, const Sight& sight, float* row) {
+    const int64_t E = a.c.head_width, R = a.c.n_heads / a.c.n_kv_heads;
+    const bool f16 = a.c.kv_type == KvType::kF16;
+    const float scale = 1.0f / sqrtf(static_cast<float>(E));
+    const int64_t slot_floats = a.c.n_heads * (2 + E), r = sight.head % R;
+    int64_t left = static_cast<int64_t>(a.op.out.row_bytes / sizeof(float)) / slot_floats;
+    float* slot = row + sight.head / R * R * (2 + E);
+    const int64_t first_page = sight.first_page();
+    int64_t page = first_page;
+    if (has_page(a, page)) {
+      for (; sight.sees(page) && has_page(a, page); ++page) {
+        fold(block, shared, seen_of(a, sight, page, page == first_page), E, f16, scale);
+      }
+      put(block, shared, slot, r, R, E);
+      slot += slot_floats;
+      --left;
+    }
+    for (; sight.sees(page) && left > 0; ++page) {
+      if (!has_page(a, page)) continue;
+      fold(block, shared, seen_of(a, sight, page, true), E, f16, scale);
+      put(block, shared, slot, r, R, E);
+      slot += slot_floats;
+      --left;
+    }
+  }
+
+  TANDEM_DEVICE static void attend(const Block<kThreads>& block, Shared& shared, const Arguments& a,
+                                   int64_t token, int64_t head) {
+    const int64_t E = a.c.head_width;
+    const Sight sight = sight_of(a, token, head);
+    begin(block, shared, row_of<const float>(a.op.in[0], token) + head * E, E);
+    float* row = row_of<float>(a.op.out, token);
+    if (a.op.kind == OpKind::kAttendPages) {
+      attend_pages(block, shared, a, sight, row);
+    } else {
+      attend_whole(block, shared, a, sight, row + head * E);
+    }
   }
 
   // Heads along x, tokens along y.

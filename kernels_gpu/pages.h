@@ -19,6 +19,10 @@ TANDEM_DEVICE size_t kv_page_bytes(const OperationConstants& c) {
   return static_cast<size_t>(c.n_kv_heads) * kv_head_bytes(c);
 }
 
+TANDEM_DEVICE bool has_page(const Arguments& a, int64_t page) {
+  return a.op.step->pages[page] != nullptr;
+}
+
 // The layer's keys of a page, [G,64,E]; its values stand kv_page_bytes() behind them.
 TANDEM_DEVICE std::byte* keys_of_page(const Arguments& a, int64_t page) {
   return a.op.step->pages[page] + static_cast<size_t>(a.op.kv_slot) * 2 * kv_page_bytes(a.c);

@@ -32,7 +32,11 @@ struct Grid {
 // What the kernels do not take, before anything is launched.
 inline Status check_operation(const Arguments& a) {
   const Operation& op = a.op;
-  if (op.kind == OpKind::kAttend && a.c.head_width > kMaxHeadWidth) {
+  if (op.kind == OpKind::kMergePages) {
+    return unsupported("merging attention over pages is the CPU's, not a CUDA kernel's");
+  }
+  const bool attends = op.kind == OpKind::kAttend || op.kind == OpKind::kAttendPages;
+  if (attends && a.c.head_width > kMaxHeadWidth) {
     return unsupported("attention heads of " + std::to_string(a.c.head_width) +
                        " values: CUDA kernels take up to " + std::to_string(kMaxHeadWidth));
   }
@@ -100,6 +104,7 @@ Status select_row_wise(const Launcher& launcher, const Arguments& a) {
     case OpKind::kStoreKv:
       return launcher.template run<StoreKvKernel>(all, a);
     case OpKind::kAttend:
+    case OpKind::kAttendPages:
       return launcher.template run<AttendKernel>(Grid{static_cast<uint32_t>(a.c.n_heads), 32}, a);
     case OpKind::kAdd:
       return launcher.template run<AddKernel>(all, a);
@@ -117,6 +122,7 @@ Status select_row_wise(const Launcher& launcher, const Arguments& a) {
       return launcher.template run<GatherOutputsKernel>(all, a);
     case OpKind::kMatmul:
     case OpKind::kExpertMatmul:
+    case OpKind::kMergePages:
       break;
   }
   return internal_error("an operation that no kernel was chosen for");

@@ -1,4 +1,4 @@
-// kStoreKv: appends keys in[0] and values in[1], [T,G*E] float32, to the layer's pages.
+// kStoreKv: appends keys in[0] and values in[1], [T,G*E] float32, to those of the layer's pages that are here.
 // float16 to nearest even: bit-identical to the CPU.
 #pragma once
 
@@ -15,6 +15,7 @@ struct StoreKvKernel {
     for_each(block, n_rows(a) * 2 * width, [&](int64_t item) {
       const int64_t column = item % width, which = item / width % 2, row = item / width / 2;
       const int64_t position = a.op.step->first_position + row;
+      if (!has_page(a, position / kPageTokens)) return;
       const int64_t head = column / a.c.head_width, element = column % a.c.head_width;
       std::byte* place = keys_of_page(a, position / kPageTokens) +
                          static_cast<size_t>(which) * kv_page_bytes(a.c) +

@@ -4,23 +4,11 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/checked.h"
 #include "base/status.h"
+#include "device/host_operands.h"
 
 namespace tandem::host {
 namespace {
-
-template <typename T>
-T* row_of(const Operand& operand, int64_t row) {
-  return reinterpret_cast<T*>(operand.data + static_cast<size_t>(row) * operand.row_bytes);
-}
-
-// An address found in the processor's memory.
-template <typename T>
-T* follow(const Operation& operation, T* address) {
-  using Bytes = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
-  return reinterpret_cast<T*>(reinterpret_cast<Bytes*>(address) + operation.shift);
-}
 
 // y = rows [begin,end) of w times n rows of in[0] from `first` on.
 void product(const Operation& op, const cpu::KernelTable& kernels, const void* w, int64_t first,
@@ -86,12 +74,6 @@ void rope_angles(const Operation& op, int64_t position, float* out) {
   }
 }
 
-// The layer's keys of a page, [G,64,E]; its values stand kv_page_bytes() behind them.
-std::byte* keys_of_page(const Operation& op, int64_t page) {
-  std::byte* group = follow(op, op.step->pages)[page];
-  return follow(op, group) + static_cast<size_t>(op.kv_slot) * 2 * op.constants->kv_page_bytes();
-}
-
 // One token's key or value heads into their places in a page.
 void store_heads(const OperationConstants& c, const cpu::KernelTable& kernels, const float* x,
                  std::byte* page, int64_t slot) {
@@ -109,6 +91,7 @@ void store_heads(const OperationConstants& c, const cpu::KernelTable& kernels, c
 
 void store_kv(const Operation& op, const cpu::KernelTable& kernels, int64_t row) {
   const int64_t position = op.step->first_position + row;
+  if (!has_page(op, position / kPageTokens)) return;
   std::byte* keys = keys_of_page(op, position / kPageTokens);
   const int64_t slot = position % kPageTokens;
   store_heads(*op.constants, kernels, row_of<const float>(op.in[0], row), keys, slot);
@@ -204,6 +187,8 @@ void compute_row(const Operation& op, const cpu::KernelTable& kernels, int64_t r
       return;
     case OpKind::kMatmul:
     case OpKind::kAttend:
+    case OpKind::kAttendPages:
+    case OpKind::kMergePages:
     case OpKind::kListPairs:
     case OpKind::kExpertMatmul:
       TANDEM_ASSERT(false && "not a row-wise operation");
@@ -252,56 +237,6 @@ void list_pairs(const Operation& op) {
   lists.begin[0] = 0;
 }
 
-// Scores [R,64] and two partials of (maximum [R], sum [R], values [R,E]).
-size_t attend_scratch_floats(const OperationConstants& c) {
-  const size_t group = static_cast<size_t>(c.n_heads / c.n_kv_heads);
-  const size_t width = static_cast<size_t>(c.head_width);
-  return align_up(group * kPageTokens + 2 * group * (2 + width), 32);
-}
-
-void compute_attend(const Operation& op, const cpu::KernelTable& kernels, int64_t token,
-                    int64_t kv_head, float* scratch, const CancelFlag& cancel) {
-  const OperationConstants& c = *op.constants;
-  const int64_t group = c.n_heads / c.n_kv_heads;
-  const int64_t width = c.head_width;
-  const int64_t n_keys = op.step->first_position + token + 1;
-  const int64_t first_key =
-      c.sliding_window > 0 ? std::max<int64_t>(0, n_keys - c.sliding_window) : 0;
-  const size_t head_offset = static_cast<size_t>(kv_head) * c.kv_head_bytes();
-  const size_t row_bytes = c.kv_head_bytes() / static_cast<size_t>(kPageTokens);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(width));
-
-  const float* q = row_of<const float>(op.in[0], token) + kv_head * group * width;
-  float* scores = scratch;
-  float* maximum = scores + group * kPageTokens;
-  float* sum = maximum + group;
-  float* acc = sum + group;
-  float* page_maximum = acc + group * width;
-  float* page_sum = page_maximum + group;
-  float* page_acc = page_sum + group;
-  cpu::KernelTable::AttendPage* attend =
-      c.kv_type == KvType::kF16 ? kernels.attend_page_f16 : kernels.attend_page_f32;
-
-  const int64_t first_page = first_key / kPageTokens;
-  for (int64_t page = first_page; page * kPageTokens < n_keys; ++page) {
-    if (cancel.cancelled()) return;
-    const bool first = page == first_page;
-    const int64_t skipped = first ? first_key % kPageTokens : 0;
-    const int64_t n = std::min(kPageTokens, n_keys - page * kPageTokens) - skipped;
-    const std::byte* keys =
-        keys_of_page(op, page) + head_offset + static_cast<size_t>(skipped) * row_bytes;
-    attend(q, keys, keys + c.kv_page_bytes(), n, group, width, scale, scores,
-           first ? maximum : page_maximum, first ? sum : page_sum, first ? acc : page_acc);
-    if (!first)
-      kernels.merge_partials(maximum, sum, acc, page_maximum, page_sum, page_acc, group, width);
-  }
-  float* out = row_of<float>(op.out, token) + kv_head * group * width;
-  for (int64_t r = 0; r < group; ++r) {
-    const float inverse = 1.0f / sum[r];
-    for (int64_t i = 0; i < width; ++i) out[r * width + i] = acc[r * width + i] * inverse;
-  }
-}
-
 void compute(const Operation& op, const cpu::KernelTable& kernels, float* attend_scratch) {
   switch (op.kind) {
     case OpKind::kMatmul:
@@ -314,6 +249,8 @@ void compute(const Operation& op, const cpu::KernelTable& kernels, float* attend
       return;
     }
     case OpKind::kAttend:
+    case OpKind::kAttendPages:
+    case OpKind::kMergePages:
       for (int64_t t = 0; t < op.step->n_tokens; ++t) {
         for (int64_t g = 0; g < op.constants->n_kv_heads; ++g) {
           compute_attend(op, kernels, t, g, attend_scratch, or_never(nullptr));

@@ -22,7 +22,7 @@ int64_t n_rows(const Operation& operation);
 // The lists in in[1] of this step.
 ExpertLists lists_in(const Operation& operation);
 
-// One row of a row-wise operation: all kinds but the five below.
+// One row of a row-wise operation: all kinds but those below.
 void compute_row(const Operation& operation, const cpu::KernelTable& kernels, int64_t row);
 
 // Rows [begin,end) of the weight times all rows of in[0].
@@ -32,7 +32,7 @@ void compute_product(const Operation& operation, const cpu::KernelTable& kernels
 void compute_expert_product(const Operation& operation, const cpu::KernelTable& kernels,
                             int32_t expert, int64_t begin, int64_t end);
 
-// The query heads of one token that share a key-value head.  `scratch`: attend_scratch_floats().
+// Of kAttend, kAttendPages or kMergePages the query heads of one token that share a key-value head.  `scratch`: attend_scratch_floats().
 // Left unfinished once cancelled: a long context takes a second with slow kernels.
 void compute_attend(const Operation& operation, const cpu::KernelTable& kernels, int64_t token,
                     int64_t kv_head, float* scratch, const CancelFlag& cancel);

@@ -24,6 +24,10 @@ std::string_view operation_name(OpKind kind) {
       return "store_kv";
     case OpKind::kAttend:
       return "attend";
+    case OpKind::kAttendPages:
+      return "attend_pages";
+    case OpKind::kMergePages:
+      return "merge_pages";
     case OpKind::kAdd:
       return "add";
     case OpKind::kSiluMul:

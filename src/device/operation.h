@@ -34,11 +34,18 @@ enum class OpKind : uint8_t {
   kBias,        // updates: += weight
   kHeadNorm,    // updates: RMS norm of each head of head_width, times the weight [E]
   kRope,        // updates: rotates each head by the angles in in[1]
-  kStoreKv,     // appends keys in[0] and values in[1] to the layer's pages
-  kAttend,      // out [T,H*E] = attention of queries in[0] over the layer's pages
-  kAdd,         // updates: += in[1]
-  kSiluMul,     // out = silu(in[0]) * in[1]
-  kRoute,       // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
+  // Appends keys in[0] and values in[1] to the layer's pages; not those whose page the processor does not have.
+  kStoreKv,
+  kAttend,  // out [T,H*E] = attention of queries in[0] over the layer's pages
+  // out [T, slots] = partial attention of queries in[0] over those of the layer's pages that the processor has (see
+  // Partials).
+  kAttendPages,
+  // out [T,H*E] = attention of queries in[2] over all pages, merged in their order: partials in[0] of its own pages,
+  // in[1] of the other processor's.  Own pages for which in[0] has no slot are attended to here.
+  kMergePages,
+  kAdd,      // updates: += in[1]
+  kSiluMul,  // out = silu(in[0]) * in[1]
+  kRoute,    // in[0] [T,X]: out [T,U] expert ids, out2 [T,U] weights
   kListPairs,  // in[0] ids: out lists of the pairs by expert, of those experts that this processor has
   kGatherPairs,   // out [pairs,..] = rows of in[0] in the order of the lists in[1]
   kExpertMatmul,  // out [pairs,N] = in[0] x weight of each row's expert, lists in[1]
@@ -105,7 +112,7 @@ struct Operation {
   RowSpace rows = RowSpace::kTokens;  // of out; of in[0] where there is no out
   int32_t layer = -1;
   int32_t index = -1;    // which of its Program's operations it is: for whoever measures
-  int32_t kv_slot = -1;  // kStoreKv, kAttend: which of the layers whose pages lie here
+  int32_t kv_slot = -1;  // keys and values: which of the layers whose pages lie here
   int64_t width = 0;     // elements of a row of out; of in[0] where there is no out
   Operand in[3], out, out2;
   Operand other_rows,
@@ -129,6 +136,17 @@ struct Operation {
   // What to add to an address found in memory (step->ids, step->pages[i], experts[e]) to follow it: 0, but in the
   // mirror, whose threads see device memory elsewhere than its addresses say.
   ptrdiff_t shift = 0;
+};
+
+// Slots of partial attention, in a row of kAttendPages and for one of its key-value heads g with its R = H/G query heads:
+//   slot i at i*H*(2+E) + g*R*(2+E):  maxima [R], sums [R], values [R,E]
+// as AttendPage (kernels_cpu/kernels.h) gives them.  Pages are counted from the first that the token sees.  A processor
+// that has this one folds it and its own that follow without a gap into slot 0: any other fold would change bits.  Each
+// further page of its own has the next slot, as long as there are slots.
+struct Partials {
+  static int64_t slot_floats(int64_t n_heads, int64_t head_width) {
+    return n_heads * (2 + head_width);
+  }
 };
 
 // Arrays of int32 behind the lists of kListPairs.  X experts, P = T*U pairs; pair t*U+u is token t's u-th expert.  Only

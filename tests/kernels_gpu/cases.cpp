@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <string_view>
 
 #include "tests/kernels_gpu/case_builder.h"
 
@@ -352,8 +353,9 @@ struct KvShape {
   int64_t window;
 };
 
-// The pages of two layers, in no order, filled with numbers.
-void pages(Builder& b, const KvShape& shape, int64_t n_positions, float special) {
+// The pages of two layers, in no order, filled with numbers.  present[i] == '-': the processor does not have page i.
+void pages(Builder& b, const KvShape& shape, int64_t n_positions, float special,
+           std::string_view present = {}) {
   OperationConstants& c = b->constants;
   c.n_heads = shape.heads;
   c.n_kv_heads = shape.kv_heads;
@@ -364,9 +366,12 @@ void pages(Builder& b, const KvShape& shape, int64_t n_positions, float special)
   const size_t group_bytes = 4 * c.kv_page_bytes();
   const size_t table = b.take(static_cast<size_t>(n_pages) * sizeof(std::byte*));
   const size_t groups = b.take(static_cast<size_t>(n_pages) * group_bytes);
-  for (int64_t page = 0; page < n_pages; ++page)
-    b.address(table + static_cast<size_t>(page) * sizeof(std::byte*),
-              groups + static_cast<size_t>(n_pages - 1 - page) * group_bytes);
+  for (int64_t page = 0; page < n_pages; ++page) {
+    const size_t entry = table + static_cast<size_t>(page) * sizeof(std::byte*);
+    std::memset(b.at<uint64_t>(entry), 0, sizeof(uint64_t));
+    if (!present.empty() && present[static_cast<size_t>(page)] == '-') continue;
+    b.address(entry, groups + static_cast<size_t>(n_pages - 1 - page) * group_bytes);
+  }
   const auto n_values =
       static_cast<int64_t>(static_cast<size_t>(n_pages) * group_bytes / c.kv_element_bytes());
   std::vector<float> values(static_cast<size_t>(n_values));
@@ -403,8 +408,39 @@ Case attend(const std::string& name, const KvShape& shape, int64_t T, int64_t fi
   return b.done();
 }
 
-Case store_kv(KvType type) {
-  Builder b(type == KvType::kF16 ? "store_kv_f16" : "store_kv_f32", OpKind::kStoreKv, 7);
+// Partials of the pages that are present, as many as there are slots for.
+Case attend_pages(const std::string& name, const KvShape& shape, int64_t T, int64_t first_position,
+                  std::string_view present, int64_t n_slots) {
+  Builder b("attend_pages_" + name, OpKind::kAttendPages, 9);
+  const int64_t width = shape.heads * shape.head_width;
+  const int64_t n_keys = first_position + T;
+  const int64_t slot = Partials::slot_floats(shape.heads, shape.head_width);
+  b.step.n_tokens = T;
+  b.step.first_position = first_position;
+  b->op.width = n_slots * slot;
+  b->op.in[0] = b.floats(T, width, true);
+  b->op.out = b.floats(T, n_slots * slot, false);
+  pages(b, shape, n_keys, 0, present);
+  b.set_step();
+  // Maxima have the bits; sums and values are as far off as in attend(), times the weights that they sum, each at most 1.
+  const double n = static_cast<double>(n_keys), n_pages = n / 64 + 1;
+  const double share = 2 * (n_pages + 1) * (kExp + 2 * kU) + 4 * (n + 4) * kU;
+  const int64_t R = shape.heads / shape.kv_heads;
+  for (int64_t t = 0; t < T; ++t) {
+    for (int64_t i = 0; i < n_slots * slot; ++i) {
+      const int64_t within = i % slot % (R * (2 + shape.head_width));
+      if (within < R) continue;
+      const double weights = i < slot ? n : 64;
+      b.bound(b->op.out, t, i, share * weights * (within < 2 * R ? 1 : 6));
+    }
+  }
+  return b.done();
+}
+
+Case store_kv(KvType type, std::string_view present) {
+  Builder b((type == KvType::kF16 ? "store_kv_f16" : "store_kv_f32") +
+                std::string(present == "+++" ? "" : "_split"),
+            OpKind::kStoreKv, 7);
   const int64_t T = 70, width = 3 * 20;
   b.step.n_tokens = T;
   b.step.first_position = 60;  // over two pages' ends
@@ -415,7 +451,7 @@ Case store_kv(KvType type) {
   const float special[] = {kInfinity,  -kInfinity, 65519.0f,     65520.0f, 0x1p-25f,
                            0x1.8p-25f, -0x1p-14f,  0x1.ffcp-15f, -0.0f};
   std::copy(std::begin(special), std::end(special), values);
-  pages(b, {6, 3, 20, type, 0}, 60 + T, 0);
+  pages(b, {6, 3, 20, type, 0}, 60 + T, 0, present);
   return b.done();
 }
 
@@ -523,11 +559,16 @@ std::vector<Case> all_cases() {
   add(rope(RopeStyle::kNeox));
   add(rope_angles(0));
   add(rope_angles(123456));
-  add(store_kv(KvType::kF16));
-  add(store_kv(KvType::kF32));
+  add(store_kv(KvType::kF16, "+++"));
+  add(store_kv(KvType::kF32, "+++"));
+  add(store_kv(KvType::kF16, "+-+"));
   add(attend("first_token", {4, 4, 64, KvType::kF16, 0}, 1, 0, 0, true));
   add(attend("grouped", {8, 2, 128, KvType::kF16, 0}, 5, 300, 0, true));
   add(attend("window", {4, 2, 80, KvType::kF32, 100}, 70, 95, 0, true));
+  add(attend_pages("first", {8, 2, 128, KvType::kF16, 0}, 5, 300, "+++--", 1));
+  add(attend_pages("last", {4, 2, 64, KvType::kF32, 0}, 3, 300, "---++", 2));
+  add(attend_pages("mixed", {8, 2, 64, KvType::kF16, 0}, 2, 440, "+-++-+++", 3));
+  add(attend_pages("window", {4, 2, 80, KvType::kF32, 100}, 70, 95, "+-+", 2));
   add(attend("wide", {2, 1, 256, KvType::kF16, 0}, 3, 62, 0, true));
   add(route(5, 8, 8, 0));
   add(route(4, 300, 8, 0));

@@ -53,6 +53,12 @@ TEST(CheckOperation, RefusesHeadsWiderThanTheSharedMemoryOfABlock) {
   EXPECT_EQ(check_operation(a).code(), Code::kUnsupported);
 }
 
+TEST(CheckOperation, LeavesMergedPagesToTheCpu) {
+  Arguments a;
+  a.op.kind = OpKind::kMergePages;
+  EXPECT_EQ(check_operation(a).code(), Code::kUnsupported);
+}
+
 TEST(CheckOperation, RefusesWeightsAtOddAddresses) {
   Arguments a;
   a.op.kind = OpKind::kMatmul;
