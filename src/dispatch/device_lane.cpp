@@ -75,6 +75,7 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   max_tokens_ = sizes.max_tokens;
   max_pages_ = pages_of(sizes);
   arena_bytes_ = sizes.arena_bytes;
+  host_pages_.resize(max_pages_);
   TANDEM_ASSIGN_OR_RETURN(arena_, take(sizes.arena_bytes, "activations"));
   TANDEM_ASSIGN_OR_RETURN(input_, take(input_bytes(sizes), "a step's input"));
   TANDEM_ASSIGN_OR_RETURN(host_input_, device_.allocate_host(input_bytes(sizes)));
@@ -185,7 +186,7 @@ std::unique_ptr<DeviceKv> DeviceLane::make_kv(const KvLayout& layout) {
   return std::make_unique<DeviceKv>(*kv_pool_, layout);
 }
 
-std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
+std::vector<Operation> DeviceLane::ready(const Program& program, const LoweredProgram& lowered,
                                          const OperationConstants& constants) {
   ProcessorMemory memory;
   memory.arena = arena_;
@@ -198,7 +199,7 @@ std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
   };
   memory.constants = &constants;
   memory.step = reinterpret_cast<const StepInput*>(input_);
-  std::vector<Operation> operations = ready_operations(program_, lowered, memory);
+  std::vector<Operation> operations = ready_operations(program, lowered, memory);
   const std::vector<int64_t>& kv_layers = kv_pool_->layers();
   for (Operation& op : operations) {
     const auto slot = std::lower_bound(kv_layers.begin(), kv_layers.end(), op.layer);
@@ -210,15 +211,33 @@ std::vector<Operation> DeviceLane::ready(const LoweredProgram& lowered,
 // ---- a step ----
 
 // Copies of experts make room for keys and values.
-Status DeviceLane::prepare_kv(const Work& work) {
-  DeviceKv* kv = work.sequence->device();
-  if (kv == nullptr) return ok_status();
-  const int64_t n_wanted = work.input->first_position + work.input->n_tokens;
-  for (;;) {
-    Status status = kv->prepare(work.sequence->pages(), work.sequence->size(), n_wanted);
-    const bool full = status.code() == Code::kOutOfMemory;
-    if (!full || slots_ == nullptr || !slots_->give_up_one()) return status;
+Result<bool> DeviceLane::prepare(const SequenceState& sequence, int64_t n_wanted) {
+  pages_.clear();
+  DeviceKv* const kv = sequence.device();
+  if (kv == nullptr) return true;
+  Status prepared = prepare_kv(*kv, sequence, n_wanted);
+  if (!prepared.ok()) {
+    (void)device_.synchronize(stream_);  // copies may be on their way
+    return prepared;
   }
+  for (std::byte* page : kv->pages()) pages_.push_back({page, kv->group_bytes()});
+  const size_t n_pages = static_cast<size_t>((n_wanted + kPageTokens - 1) / kPageTokens);
+  TANDEM_ASSERT(n_pages <= max_pages_);
+  for (size_t i = 0; i < n_pages; ++i) {
+    host_pages_[i] = i < pages_.size() ? nullptr : sequence.pages()[i];
+  }
+  return kv->holds(n_wanted);
+}
+
+Status DeviceLane::prepare_kv(DeviceKv& kv, const SequenceState& sequence, int64_t n_wanted) {
+  const auto give_up_slot = [this] { return slots_ != nullptr && slots_->give_up_one(); };
+  while (device_.used_bytes() > device_.budget_bytes() && give_up_slot()) {
+  }
+  TANDEM_RETURN_IF_ERROR(kv.prepare(sequence.pages(), sequence.size(), n_wanted));
+  while (!kv.holds(n_wanted) && give_up_slot()) {
+    TANDEM_RETURN_IF_ERROR(kv.grow(sequence.size(), n_wanted));
+  }
+  return ok_status();
 }
 
 // StepInput, then ids, then the addresses of page groups.
@@ -233,12 +252,12 @@ Status DeviceLane::upload_input(const Work& work) {
   std::memcpy(host_input_, &there, sizeof(there));
   std::memcpy(host_input_ + ids_at, input.ids, n_tokens * sizeof(int32_t));
   size_t bytes = pages_at;
-  pages_.clear();
-  if (DeviceKv* kv = work.sequence->device(); kv != nullptr) {
-    TANDEM_ASSERT(kv->pages().size() <= max_pages_);
-    for (std::byte* page : kv->pages()) pages_.push_back({page, kv->group_bytes()});
-    std::memcpy(host_input_ + bytes, kv->pages().data(), kv->pages().size() * sizeof(std::byte*));
-    bytes += kv->pages().size() * sizeof(std::byte*);
+  if (!kv_pool_->layers().empty()) {
+    const int64_t n_positions = input.first_position + input.n_tokens;
+    const size_t n_pages = static_cast<size_t>((n_positions + kPageTokens - 1) / kPageTokens);
+    auto* pages = reinterpret_cast<const std::byte**>(host_input_ + bytes);
+    for (size_t i = 0; i < n_pages; ++i) pages[i] = i < pages_.size() ? pages_[i].begin : nullptr;
+    bytes += n_pages * sizeof(std::byte*);
   }
   const MemoryRange written{host_input_, bytes};
   device_.host_access({}, {&written, 1}, "a step's input");
@@ -252,7 +271,6 @@ Status DeviceLane::submit(const Work& work) {
   reached_ = 0;
   n_tasks_ = static_cast<uint32_t>(work.schedule->device.size());
   if (streamed_ != nullptr) streamed_->begin_step();
-  TANDEM_RETURN_IF_ERROR(prepare_kv(work));
   if (slots_ != nullptr) {
     TANDEM_RETURN_IF_ERROR(slots_->begin_step());
     TANDEM_RETURN_IF_ERROR(upload_tables());
@@ -278,7 +296,7 @@ Status DeviceLane::submit_task(const Work& work, const DeviceTask& task) {
 }
 
 size_t DeviceLane::rows_bytes(const Work& work, ValueId value) const {
-  const Value& v = program_.values[value];
+  const Value& v = work.program->values[value];
   const int64_t n_pairs = work.input->n_tokens * program_.shape.n_experts_used;
   if (v.type == ValueType::kExpertLists) {
     return ExpertLists::count(program_.shape.n_experts, n_pairs) * sizeof(int32_t);
@@ -302,9 +320,10 @@ Status DeviceLane::submit_copy(const Work& work, const DeviceTask& task) {
 
 Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
   const Operation& operation = work.operations[task.index];
-  const Op& op = program_.ops[task.index];
+  const Op& op = work.program->ops[task.index];
   if (op.kind == OpKind::kStoreKv) return device_.launch(stream_, operation, {}, pages_);
-  if (op.kind == OpKind::kAttend) return device_.launch(stream_, operation, pages_);
+  if (op.kind == OpKind::kAttend || op.kind == OpKind::kAttendPages)
+    return device_.launch(stream_, operation, pages_);
   if (op.kind == OpKind::kExpertMatmul) {
     return device_.launch(stream_, operation, table_of(op.weight).weights);
   }

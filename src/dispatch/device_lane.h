@@ -51,12 +51,20 @@ class DeviceLane {
   std::recursive_mutex& mutex() { return kv_pool_->mutex(); }
 
   // Operations ready for the device; `constants` must stay where they are.
-  std::vector<Operation> ready(const LoweredProgram& lowered, const OperationConstants& constants);
+  std::vector<Operation> ready(const Program& program, const LoweredProgram& lowered,
+                               const OperationConstants& constants);
   // Does this block's weight, an expert's, belong to the device?
   bool has(BlockId block) const { return !addresses_[block].empty(); }
 
+  // Before the step that evaluates the sequence's positions from size() to below n_wanted: brings keys and values to where
+  // they will be read.  False: some of the pages stay in DRAM, host_pages() says which.
+  Result<bool> prepare(const SequenceState& sequence, int64_t n_wanted);
+  // [pages] of layers whose keys and values may be on both sides: where those are that lie in DRAM; null: on the device.
+  std::byte* const* host_pages() const { return host_pages_.data(); }
+
   // What a step consists of; all of it must live until finish().
   struct Work {
+    const Program* program = nullptr;
     const Schedule* schedule = nullptr;
     const LoweredProgram* lowered = nullptr;
     std::span<const Operation> operations;  // of ready()
@@ -87,7 +95,7 @@ class DeviceLane {
   Status make_expert_tables();
   void move_expert(int64_t layer, int64_t expert, std::span<std::byte* const> addresses);
   Status upload_tables();
-  Status prepare_kv(const Work& work);
+  Status prepare_kv(DeviceKv& kv, const SequenceState& sequence, int64_t n_wanted);
   Status upload_input(const Work& work);
   Status submit_task(const Work& work, const DeviceTask& task);
   Status submit_copy(const Work& work, const DeviceTask& task);
@@ -125,7 +133,8 @@ class DeviceLane {
   size_t max_pages_ = 0;
   StreamId stream_{};
   FlagId cpu_progress_{}, device_progress_{};
-  std::vector<MemoryRange> pages_;  // of the step's sequence
+  std::vector<MemoryRange> pages_;      // of the step's sequence, on the device
+  std::vector<std::byte*> host_pages_;  // [max_pages_]
   bool submitted_ = false;
   uint32_t n_tasks_ = 0;  // of the device in the step that was submitted
   uint32_t reached_ = 0;  // of which the CPU has waited for so many

@@ -15,6 +15,7 @@ namespace tandem {
 namespace {
 
 constexpr size_t kArenaAlignment = 4096;
+constexpr int64_t kPartialBytes = int64_t{16} << 20;
 
 // Who computes what: the CPU everything, unless a device was given.
 std::vector<Processor> processors(const Program& program, const Executor::Options& options) {
@@ -22,15 +23,36 @@ std::vector<Processor> processors(const Program& program, const Executor::Option
   return processors_of(program, *options.placement);
 }
 
-LoweredProgram lower_decode(const Program& program, unsigned n_threads,
-                            const Executor::Options& options) {
-  return lower(program, {1, 1, n_threads, processors(program, options)});
+LoweringOptions decode_capacity(unsigned n_threads) { return {1, 1, n_threads}; }
+
+LoweringOptions prompt_capacity(unsigned n_threads, const Executor::Options& options) {
+  return {options.max_tokens, options.max_outputs, n_threads};
 }
 
-LoweredProgram lower_prompt(const Program& program, unsigned n_threads,
-                            const Executor::Options& options) {
-  return lower(program,
-               {options.max_tokens, options.max_outputs, n_threads, processors(program, options)});
+LoweredProgram lower_for(const Program& program, LoweringOptions capacity,
+                         const std::vector<Processor>& who) {
+  capacity.processors = who;
+  return lower(program, capacity);
+}
+
+// As many as the context has pages and kPartialBytes hold: what has no slot is attended to while merging, when the CPU can
+// no longer do it beside the device.
+int64_t partial_slots(const ModelShape& shape, int64_t max_tokens, int64_t max_context) {
+  const int64_t slot_bytes = max_tokens * static_cast<int64_t>(sizeof(float)) *
+                             Partials::slot_floats(shape.n_heads, shape.head_width);
+  const int64_t n_pages = (max_context + kPageTokens - 1) / kPageTokens;
+  return std::max<int64_t>(1, std::min(kPartialBytes / slot_bytes, n_pages));
+}
+
+LoweredProgram lower_split(const SplitAttention& split, LoweringOptions capacity,
+                           const Executor::Options& options) {
+  capacity.n_partial_slots =
+      partial_slots(split.program.shape, capacity.max_tokens, options.max_context);
+  return lower_for(split.program, capacity, split.processors);
+}
+
+bool attends(const std::vector<bool>& kv_on_device) {
+  return std::find(kv_on_device.begin(), kv_on_device.end(), true) != kv_on_device.end();
 }
 
 Result<std::byte*> allocate_arena(Device* device, size_t bytes) {
@@ -52,8 +74,9 @@ void FreeArena::operator()(std::byte* memory) const {
 Executor::~Executor() = default;
 
 uint64_t Executor::work_bytes(const Program& program, unsigned n_threads, const Options& options) {
-  const size_t decode = lower_decode(program, n_threads, options).arena_bytes;
-  const size_t prompt = lower_prompt(program, n_threads, options).arena_bytes;
+  const std::vector<Processor> who = processors(program, options);
+  const size_t decode = lower_for(program, decode_capacity(n_threads), who).arena_bytes;
+  const size_t prompt = lower_for(program, prompt_capacity(n_threads, options), who).arena_bytes;
   const OperationConstants constants = operation_constants(program.shape, {}, KvType::kF16);
   return std::max(decode, prompt) +
          n_threads * host::attend_scratch_floats(constants) * sizeof(float);
@@ -68,7 +91,10 @@ uint64_t Executor::device_work_bytes(const Program& program, unsigned n_threads,
     const bool shared = pairs || op.kind == OpKind::kListPairs;
     lowering.processors.push_back(shared ? Processor::kBoth : Processor::kDevice);
   }
-  const size_t arena = align_up(lower(program, lowering).arena_bytes, kArenaAlignment);
+  const SplitAttention split = tandem::split_attention(program, lowering.processors);
+  size_t arena = lower(program, lowering).arena_bytes;
+  lowering.processors = split.processors;
+  arena = align_up(std::max(arena, lower(split.program, lowering).arena_bytes), kArenaAlignment);
   return DeviceLane::work_bytes(program, {options.max_tokens, options.max_context, arena});
 }
 
@@ -94,11 +120,15 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   executor->walk_.reset(
       new Walk{.program = program, .store = store, .team = team, .kernels = kernels});
   Walk& walk = *executor->walk_;
-  walk.decode.lowered = lower_decode(program, team.size(), options);
-  walk.prompt.lowered = lower_prompt(program, team.size(), options);
-  const size_t bytes = align_up(
-      std::max(walk.decode.lowered.arena_bytes, walk.prompt.lowered.arena_bytes), kArenaAlignment);
-  TANDEM_ASSIGN_OR_RETURN(std::byte* const arena, allocate_arena(options.device, bytes));
+  walk.lower_all(team.size(), options);
+  const std::vector<Batch*> batches = walk.batches();
+  size_t bytes = 0, cpu_bytes = 0, n_steps = 0;
+  for (const Batch* batch : batches) {
+    bytes = std::max(bytes, align_up(batch->lowered.arena_bytes, kArenaAlignment));
+    cpu_bytes = std::max(cpu_bytes, align_up(batch->lowered.cpu_arena_bytes, kArenaAlignment));
+    n_steps = std::max(n_steps, batch->lowered.steps.size());
+  }
+  TANDEM_ASSIGN_OR_RETURN(std::byte* const arena, allocate_arena(options.device, cpu_bytes));
   walk.arena = {arena, FreeArena{options.device}};
   if (options.device != nullptr) {
     TANDEM_ASSIGN_OR_RETURN(
@@ -110,31 +140,53 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   }
   TANDEM_ASSIGN_OR_RETURN(walk.rope, rope_of(program, store));
   walk.constants = operation_constants(program.shape, walk.rope, KvType::kF16);
-  walk.prepare(walk.decode);
-  walk.prepare(walk.prompt);
+  for (Batch* batch : batches) walk.prepare(*batch);
   walk.attend_scratch_stride = host::attend_scratch_floats(walk.constants);
   walk.attend_scratch.resize(walk.attend_scratch_stride * team.size());
-  walk.counters = std::make_unique<ItemCounter[]>(
-      std::max(walk.decode.lowered.steps.size(), walk.prompt.lowered.steps.size()));
+  walk.counters = std::make_unique<ItemCounter[]>(n_steps);
   walk.recorder = options.recorder;
   if (walk.recorder != nullptr) {
-    for (const Batch* batch : {&walk.decode, &walk.prompt}) {
+    for (const Batch* batch : batches) {
       for (const Schedule* schedule : {&batch->all, &batch->body, &batch->head}) {
-        walk.recorder->reserve(program, schedule->cpu.size(), schedule->device.size());
+        walk.recorder->reserve(*batch->program, schedule->cpu.size(), schedule->device.size());
       }
     }
   }
   return executor;
 }
 
+void Executor::Walk::lower_all(unsigned n_threads, const Options& options) {
+  const std::vector<Processor> who = processors(program, options);
+  whole.decode = {&program, lower_for(program, decode_capacity(n_threads), who)};
+  whole.prompt = {&program, lower_for(program, prompt_capacity(n_threads, options), who)};
+  if (options.device == nullptr || !attends(options.placement->kv_on_device)) return;
+  split_attention = std::make_unique<SplitAttention>(tandem::split_attention(program, who));
+  const Program* split_program = &split_attention->program;
+  split.decode = {split_program,
+                  lower_split(*split_attention, decode_capacity(n_threads), options)};
+  split.prompt = {split_program,
+                  lower_split(*split_attention, prompt_capacity(n_threads, options), options)};
+}
+
+std::vector<Batch*> Executor::Walk::batches() {
+  if (split_attention == nullptr) return {&whole.decode, &whole.prompt};
+  return {&whole.decode, &whole.prompt, &split.decode, &split.prompt};
+}
+
 void Executor::Walk::prepare(Batch& made) {
   const LoweredProgram& lowered = made.lowered;
-  made.operations = ready_operations(program, lowered, memory());
-  if (lane != nullptr) made.device_operations = lane->ready(lowered, constants);
+  made.operations = ready_operations(*made.program, lowered, memory());
+  if (lane != nullptr) made.device_operations = lane->ready(*made.program, lowered, constants);
+  if (split_attention != nullptr && made.program == &split_attention->program) {
+    for (size_t i = 0; i < made.operations.size(); ++i) {
+      if (split_attention->split[i]) made.operations[i].step = &split_input;
+    }
+  }
   const auto end = static_cast<uint32_t>(lowered.steps.size());
-  made.all = make_schedule(program, lowered, 0, end, {});
-  made.body = make_schedule(program, lowered, 0, lowered.first_output_step, {});
-  made.head = make_schedule(program, lowered, lowered.first_output_step, end, made.body.valid);
+  made.all = make_schedule(*made.program, lowered, 0, end, {});
+  made.body = make_schedule(*made.program, lowered, 0, lowered.first_output_step, {});
+  made.head =
+      make_schedule(*made.program, lowered, lowered.first_output_step, end, made.body.valid);
 }
 
 ProcessorMemory Executor::Walk::memory() {
@@ -170,8 +222,8 @@ void Executor::Walk::move_expert(int64_t layer, int64_t expert, bool to_device) 
   }
 }
 
-int64_t Executor::max_tokens() const { return walk_->prompt.lowered.options.max_tokens; }
-int64_t Executor::max_outputs() const { return walk_->prompt.lowered.options.max_outputs; }
+int64_t Executor::max_tokens() const { return walk_->whole.prompt.lowered.options.max_tokens; }
+int64_t Executor::max_outputs() const { return walk_->whole.prompt.lowered.options.max_outputs; }
 
 std::span<const float> Executor::logits(int64_t row) const {
   const LoweredProgram& lowered = walk_->batch->lowered;
@@ -198,7 +250,6 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
                               std::to_string(walk.program.shape.n_vocabulary));
     }
   }
-  walk.batch = n == 1 ? &walk.decode : &walk.prompt;
   walk.constants.kv_type = sequence.layout().type;
   walk.input = {.n_tokens = n,
                 .first_position = sequence.size(),
@@ -209,6 +260,10 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
   walk.sequence = &sequence;
   walk.cancel = &cancel;
   walk.on_share = on_share;
+  std::unique_lock<std::recursive_mutex>
+      lock;  // pages stay where they are until they are appended to
+  if (walk.lane != nullptr) lock = std::unique_lock(walk.lane->mutex());
+  TANDEM_RETURN_IF_ERROR(walk.choose_batch(n));
   TANDEM_RETURN_IF_ERROR(walk.run(want_logits ? walk.batch->all : walk.batch->body));
   if (walk.stopped) return cancelled("cancelled while evaluating " + std::to_string(n) + " tokens");
   sequence.append(n);
@@ -237,6 +292,20 @@ void Executor::adopt(SequenceState& sequence) const {
   if (walk_->lane != nullptr) sequence.set_device(walk_->lane->make_kv(sequence.layout()));
 }
 
+Status Executor::Walk::choose_batch(int64_t n_tokens) {
+  bool all_there = true;
+  if (lane != nullptr) {
+    TANDEM_ASSIGN_OR_RETURN(all_there, lane->prepare(*sequence, sequence->size() + n_tokens));
+  }
+  if (!all_there) {
+    split_input = input;
+    split_input.pages = lane->host_pages();
+  }
+  Batches& chosen = all_there ? whole : split;
+  batch = n_tokens == 1 ? &chosen.decode : &chosen.prompt;
+  return ok_status();
+}
+
 Status Executor::Walk::run(const Schedule& chosen) {
   std::unique_lock<std::recursive_mutex> lock;
   if (lane != nullptr) lock = std::unique_lock(lane->mutex());
@@ -252,8 +321,8 @@ Status Executor::Walk::run(const Schedule& chosen) {
 
 void Executor::Walk::run_lanes() {
   if (lane != nullptr) {
-    lane_status = lane->submit(
-        {schedule, &batch->lowered, batch->device_operations, arena.get(), &input, sequence});
+    lane_status = lane->submit({batch->program, schedule, &batch->lowered, batch->device_operations,
+                                arena.get(), &input, sequence});
   }
   if (lane_status.ok() && !schedule->cpu.empty()) team.run(run_tasks, this);
   if (lane != nullptr) {
@@ -277,7 +346,7 @@ void Executor::Walk::record_step() {
   const std::string_view name = schedule == &batch->head ? "logits"
                                 : input.n_tokens == 1    ? "decode"
                                                          : "prompt";
-  recorder->finish({name, program, batch->lowered, *schedule, size});
+  recorder->finish({name, *batch->program, batch->lowered, *schedule, size});
 }
 
 // The lists of experts are read now: later steps reuse their place.

@@ -12,6 +12,7 @@
 #include "dispatch/operations.h"
 #include "dispatch/schedule.h"
 #include "dispatch/step_recorder.h"
+#include "model/split_attention.h"
 
 namespace tandem {
 
@@ -28,10 +29,17 @@ struct FreeArena {
 
 // A Program lowered for a capacity, and ready.
 struct Batch {
-  LoweredProgram lowered;
-  std::vector<Operation> operations;         // the CPU's
-  std::vector<Operation> device_operations;  // none without a device
-  Schedule all, body, head;                  // head: after either of the others
+  const Program* program = nullptr;
+  LoweredProgram lowered = {};
+  std::vector<Operation> operations = {};         // the CPU's
+  std::vector<Operation> device_operations = {};  // none without a device
+  // head: after either of the others
+  Schedule all = {}, body = {}, head = {};
+};
+
+// One token, and up to max_tokens.
+struct Batches {
+  Batch decode, prompt;
 };
 
 struct Executor::Walk {
@@ -43,8 +51,10 @@ struct Executor::Walk {
   OperationConstants constants = {};
   // By the first weight of the experts: [X] where each one's matrix lies; null: on the device.
   std::map<WeightId, std::vector<const std::byte*>> experts = {};
-  Batch decode = {};  // one token
-  Batch prompt = {};  // up to max_tokens
+  Batches whole = {};  // each layer's attention is of one processor
+  // For sequences whose keys and values lie on both sides.
+  std::unique_ptr<SplitAttention> split_attention = nullptr;  // null: the device attends to nothing
+  Batches split = {};
   std::unique_ptr<std::byte, FreeArena> arena = nullptr;
   std::unique_ptr<DeviceLane> lane = nullptr;         // null: none
   StepRecorder* recorder = nullptr;                   // null: none
@@ -56,6 +66,7 @@ struct Executor::Walk {
   const Batch* batch = nullptr;
   const Schedule* schedule = nullptr;
   StepInput input = {};
+  StepInput split_input = {};  // the same with the pages that the device does not have
   SequenceState* sequence = nullptr;
   const CancelFlag* cancel = nullptr;
   const ShareCallback* on_share = nullptr;  // may be null; called by thread 0
@@ -65,9 +76,13 @@ struct Executor::Walk {
   Status lane_status = {};       // thread 0's: why the device's lane cannot be waited for
 
   ProcessorMemory memory();
+  void lower_all(unsigned n_threads, const Options& options);
+  std::vector<Batch*> batches();
   void prepare(Batch& made);
   // Between steps: who computes an expert from now on.
   void move_expert(int64_t layer, int64_t expert, bool to_device);
+  // Brings the sequence's pages to where the step reads them.
+  Status choose_batch(int64_t n_tokens);
   // Runs the schedule on both processors; `stopped` says whether it was cancelled.
   Status run(const Schedule& chosen);
   // Both lanes of the schedule, to their ends.

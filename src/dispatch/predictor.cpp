@@ -221,7 +221,8 @@ Work work_of(const Program& program, const Op& op, Processor processor, const St
   work.processor = processor;
   work.bytes = value_bytes(program, op.in[0], size) + value_bytes(program, op.in[1], size) +
                value_bytes(program, op.out, size);
-  if (op.kind == OpKind::kAttend) add_attention(program, size, work);
+  if (op.kind == OpKind::kAttend || op.kind == OpKind::kAttendPages)
+    add_attention(program, size, work);
   if (op.weight == kNoId || op.kind == OpKind::kListPairs) return work;
   const Weight& weight = program.weights[op.weight];
   work.type = weight.type;

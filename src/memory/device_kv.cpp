@@ -1,27 +1,59 @@
 #include "memory/device_kv.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace tandem {
 namespace {
 
+// Steps of others after which a sequence counts as unused: two chats that take turns do so token by token.
+constexpr int64_t kUnusedSteps = 64;
+
 int64_t pages_of(int64_t n_positions) { return (n_positions + kPageTokens - 1) / kPageTokens; }
 
 }  // namespace
 
+// ---- the pool ----
+
+bool DeviceKvPool::has_room(size_t bytes) const {
+  const uint64_t used = device_.used_bytes(), budget = device_.budget_bytes();
+  if (used == refused_used_ && budget == refused_budget_) return false;
+  return used <= budget && bytes <= budget - used;
+}
+
+DeviceKv* DeviceKvPool::giver_to(const DeviceKv& kv) const {
+  for (DeviceKv* other : kvs_) {
+    if (other == &kv || other->pages_.empty()) continue;
+    if (n_steps_ - other->last_step_ > kUnusedSteps) return other;
+    if (other->pages_.size() > kv.pages_.size() + 1) return other;
+  }
+  return nullptr;
+}
+
 Result<std::byte*> DeviceKvPool::take_page(const DeviceKv& kv) {
   for (;;) {
-    Result<std::byte*> page = device_.allocate(kv.group_bytes(), "a page of keys and values");
-    if (page.ok() || page.status().code() != Code::kOutOfMemory) return page;
-    const auto other = std::find_if(kvs_.begin(), kvs_.end(), [&](const DeviceKv* candidate) {
-      return candidate != &kv && !candidate->pages_.empty();
-    });
-    if (other == kvs_.end()) return page;
-    TANDEM_RETURN_IF_ERROR((*other)->park());
-    (*other)->release((*other)->n_on_host_);
+    if (has_room(kv.group_bytes())) {
+      Result<std::byte*> page = device_.allocate(kv.group_bytes(), "a page of keys and values");
+      if (page.ok() || page.status().code() != Code::kOutOfMemory) return page;
+      refused_used_ = device_.used_bytes();
+      refused_budget_ = device_.budget_bytes();
+    }
+    DeviceKv* const giver = giver_to(kv);
+    if (giver == nullptr) return nullptr;
+    TANDEM_RETURN_IF_ERROR(giver->drop_last_page());
   }
 }
+
+Status DeviceKvPool::fit_budget() {
+  while (device_.used_bytes() > device_.budget_bytes()) {
+    const auto has_pages = [](const DeviceKv* candidate) { return !candidate->pages_.empty(); };
+    const auto giver = std::find_if(kvs_.begin(), kvs_.end(), has_pages);
+    if (giver == kvs_.end()) break;  // what else is used is not ours to give
+    TANDEM_RETURN_IF_ERROR((*giver)->drop_last_page());
+  }
+  return ok_status();
+}
+
+// ---- one sequence ----
 
 DeviceKv::DeviceKv(DeviceKvPool& pool, const KvLayout& layout) : pool_(pool), layout_(layout) {
   const std::lock_guard lock(pool_.mutex_);
@@ -30,53 +62,90 @@ DeviceKv::DeviceKv(DeviceKvPool& pool, const KvLayout& layout) : pool_(pool), la
 
 DeviceKv::~DeviceKv() {
   const std::lock_guard lock(pool_.mutex_);
-  release(0);
+  release();
   std::erase(pool_.kvs_, this);
 }
 
-void DeviceKv::release(int64_t n_held) {
+void DeviceKv::release() {
   const std::lock_guard lock(pool_.mutex_);
-  for (std::byte* page : pages_) pool_.device_.free(page);
-  pages_.clear();
-  n_on_device_ = 0;
-  n_on_host_ = n_held;
+  while (!pages_.empty()) free_last_page();
 }
 
 Status DeviceKv::prepare(std::byte* const* host_pages, int64_t n_held, int64_t n_wanted) {
   host_pages_ = host_pages;
+  last_step_ = ++pool_.n_steps_;
   const auto mine = std::find(pool_.kvs_.begin(), pool_.kvs_.end(), this);
   std::rotate(mine, mine + 1, pool_.kvs_.end());
+  while (pages_.size() > n_certain_) free_last_page();
+  TANDEM_RETURN_IF_ERROR(pool_.fit_budget());
+  return grow(n_held, n_wanted);
+}
+
+Status DeviceKv::grow(int64_t n_held, int64_t n_wanted) {
   while (static_cast<int64_t>(pages_.size()) < pages_of(n_wanted)) {
-    TANDEM_ASSIGN_OR_RETURN(std::byte* const page, pool_.take_page(*this));
-    pages_.push_back(page);
+    TANDEM_ASSIGN_OR_RETURN(std::byte* const memory, pool_.take_page(*this));
+    if (memory == nullptr) break;
+    TANDEM_RETURN_IF_ERROR(add_page(memory, n_held));
   }
-  if (n_on_device_ >= n_held) return ok_status();
-  for (int64_t page = n_on_device_ / kPageTokens; page < pages_of(n_held); ++page) {
-    TANDEM_RETURN_IF_ERROR(copy_page(page, /*up=*/true));
-  }
-  n_on_device_ = n_held;
   return ok_status();
 }
 
+Status DeviceKv::add_page(std::byte* memory, int64_t n_held) {
+  const auto page = static_cast<int64_t>(pages_.size());
+  const int64_t n = in_page(page, n_held);
+  pages_.push_back(memory);
+  n_parked_.push_back(n);
+  n_on_device_ = page * kPageTokens + n;
+  return n == 0 ? ok_status() : copy_page(page, /*up=*/true);
+}
+
+Status DeviceKv::drop_last_page() {
+  const auto n_pages = static_cast<int64_t>(pages_.size());
+  TANDEM_RETURN_IF_ERROR(park_pages(n_pages - 1, n_pages));
+  free_last_page();
+  return ok_status();
+}
+
+void DeviceKv::free_last_page() {
+  pool_.device_.free(pages_.back());
+  pages_.pop_back();
+  n_parked_.pop_back();
+  n_certain_ = std::min(n_certain_, pages_.size());
+  n_on_device_ = std::min(n_on_device_, static_cast<int64_t>(pages_.size()) * kPageTokens);
+}
+
+void DeviceKv::appended(int64_t n) {
+  const std::lock_guard lock(pool_.mutex());
+  n_certain_ = pages_.size();
+  n_on_device_ = std::min(n, static_cast<int64_t>(pages_.size()) * kPageTokens);
+}
+
 void DeviceKv::truncate(int64_t n) {
-  const std::lock_guard lock(pool_.mutex_);
+  const std::lock_guard lock(pool_.mutex());
   n_on_device_ = std::min(n_on_device_, n);
-  n_on_host_ = std::min(n_on_host_, n);
+  for (size_t page = 0; page < pages_.size(); ++page) {
+    n_parked_[page] = std::min(n_parked_[page], in_page(static_cast<int64_t>(page), n));
+  }
 }
 
 Status DeviceKv::park() {
-  const std::lock_guard lock(pool_.mutex_);
-  if (n_on_host_ >= n_on_device_) return ok_status();
-  for (int64_t page = n_on_host_ / kPageTokens; page < pages_of(n_on_device_); ++page) {
-    TANDEM_RETURN_IF_ERROR(copy_page(page, /*up=*/false));
-    bytes_copied_down_ += group_bytes();
+  const std::lock_guard lock(pool_.mutex());
+  return park_pages(0, static_cast<int64_t>(pages_.size()));
+}
+
+Status DeviceKv::park_pages(int64_t first, int64_t end) {
+  while (first < end && !unparked(first)) ++first;
+  if (first == end) return ok_status();
+  for (int64_t page = first; page < end; ++page) {
+    if (unparked(page)) TANDEM_RETURN_IF_ERROR(copy_page(page, /*up=*/false));
   }
   TANDEM_RETURN_IF_ERROR(pool_.device_.synchronize(pool_.stream_));
-  for (int64_t page = n_on_host_ / kPageTokens; page < pages_of(n_on_device_); ++page) {
+  for (int64_t page = first; page < end; ++page) {
+    int64_t& n_parked = n_parked_[static_cast<size_t>(page)];
+    n_parked = std::max(n_parked, in_page(page, n_on_device_));
     const MemoryRange parked{host_pages_[page], layout_.group_bytes()};
     pool_.device_.host_access({&parked, 1}, {}, "parked keys and values");
   }
-  n_on_host_ = n_on_device_;
   return ok_status();
 }
 
@@ -89,6 +158,7 @@ Status DeviceKv::copy_page(int64_t page, bool up) {
     TANDEM_RETURN_IF_ERROR(up ? pool_.device_.copy(pool_.stream_, there, host, bytes)
                               : pool_.device_.copy(pool_.stream_, host, there, bytes));
   }
+  (up ? bytes_copied_up_ : bytes_copied_down_) += group_bytes();
   return ok_status();
 }
 

@@ -1,15 +1,20 @@
 // Keys and values in device memory: those of the layers whose attention the device computes, in page groups as in
-// SequenceState, which has the same positions in DRAM as far as they were parked.
+// SequenceState.
 //
-// Sequences share a device's memory.  When it is full the one that was used longest ago is parked and gives its pages
-// back; its next step copies them up again.
+// Of a sequence the first pages lie on the device, as many as there is room for, and the others in DRAM: the one run of
+// pages that a processor may fold by itself (see Partials) begins with the first, and no page has to move while the
+// sequence grows.  DRAM also has what was parked of the pages on the device.
+//
+// Sequences share a device's memory.  When it is full, those that have not been used for a while give their last pages
+// back, and those that have more pages than the one that wants some: two that take turns come to halves, not to copying
+// everything at every turn.  When the budget is smaller than what is used, pages go to DRAM before the next step.
 //
 // Threading: any thread; a pool's mutex is held by whoever submits to the device, and by these functions.
 // Ownership: a DeviceKv owns its pages.  The device outlives the pool, the pool its DeviceKvs.
-// Errors: kOutOfMemory when the device's budget has no room for another page group and nobody else has one; those of the
-// device.
+// Errors: those of the device, but for kOutOfMemory, which leaves pages in DRAM.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -33,14 +38,22 @@ class DeviceKvPool {
 
  private:
   friend class DeviceKv;
-  // A page group for `kv`, at whose cost it may be.
+  // A page group for `kv`, at whose cost it may be; null when there is no room.
   Result<std::byte*> take_page(const DeviceKv& kv);
+  bool has_room(size_t bytes) const;
+  // Who gives a page to `kv`; null: nobody.
+  DeviceKv* giver_to(const DeviceKv& kv) const;
+  // Whoever was used longest ago gives pages first.
+  Status fit_budget();
 
   Device& device_;
   const StreamId stream_;
   const std::vector<int64_t> layers_;
   std::recursive_mutex mutex_;
   std::vector<DeviceKv*> kvs_;  // guarded by mutex_, used longest ago first
+  int64_t n_steps_ = 0;
+  // The device had less room than its budget says: what was used then, and the budget.  Asked again when either changes.
+  uint64_t refused_used_ = UINT64_MAX, refused_budget_ = UINT64_MAX;
 };
 
 class DeviceKv {
@@ -51,37 +64,57 @@ class DeviceKv {
   DeviceKv& operator=(const DeviceKv&) = delete;
 
   size_t group_bytes() const { return pool_.layers_.size() * 2 * layout_.page_bytes(); }
-  // Where each page group begins.  Requires: the pool's mutex is held, as for prepare().
+  // Where each page group on the device begins, from the sequence's first page on.  Requires: the pool's mutex is held, as
+  // for holds() and prepare().
   const std::vector<std::byte*>& pages() const { return pages_; }
+  // Do all positions below n lie on the device?
+  bool holds(int64_t n) const { return static_cast<int64_t>(pages_.size()) * kPageTokens >= n; }
 
-  // Before a step: every position below n_held, held by the sequence, lies on the device, and there is room for those
-  // below n_wanted.  Copies up what only DRAM has.  host_pages must stay what they are until release().
+  // Before a step: as many pages of the positions below n_wanted as there is room for lie on the device, with what the
+  // sequence holds, its positions below n_held.  Submits copies.  host_pages must stay what they are until release().
   Status prepare(std::byte* const* host_pages, int64_t n_held, int64_t n_wanted);
-  // The device has written the positions below n.
-  void appended(int64_t n) {
-    const std::lock_guard lock(pool_.mutex());
-    n_on_device_ = n;
-  }
+  // The same once more, when memory has become free in between.
+  Status grow(int64_t n_held, int64_t n_wanted);
+  // The positions below n have been written, each where its page is.
+  void appended(int64_t n);
   // Positions from n on are forgotten.
   void truncate(int64_t n);
   // Copies to DRAM what only the device has, in whole pages, and waits for it.
   Status park();
-  // What lies on the device is worth nothing any more: gives the memory back.  DRAM has the first n_held positions.
-  void release(int64_t n_held);
+  // What lies on the device is worth nothing any more: gives the memory back.
+  void release();
 
   uint64_t bytes_copied_down() const { return bytes_copied_down_; }
+  uint64_t bytes_copied_up() const { return bytes_copied_up_; }
 
  private:
   friend class DeviceKvPool;
+  // Of the page's positions, how many are below n.
+  static int64_t in_page(int64_t page, int64_t n) {
+    return std::clamp<int64_t>(n - page * kPageTokens, 0, kPageTokens);
+  }
+  Status add_page(std::byte* memory, int64_t n_held);
+  Status drop_last_page();
+  void free_last_page();
+  // Does only the device have some of the page's positions?
+  bool unparked(int64_t page) const {
+    return n_parked_[static_cast<size_t>(page)] < in_page(page, n_on_device_);
+  }
+  // Copies them and waits.
+  Status park_pages(int64_t first, int64_t end);
   Status copy_page(int64_t page, bool up);
 
   DeviceKvPool& pool_;
   const KvLayout layout_;
   std::byte* const* host_pages_ = nullptr;
   std::vector<std::byte*> pages_;
-  int64_t n_on_device_ = 0;  // positions that are right there
-  int64_t n_on_host_ = 0;    // and in DRAM
-  uint64_t bytes_copied_down_ = 0;
+  std::vector<int64_t> n_parked_;  // [pages_] of their positions, how many DRAM has too
+  int64_t n_on_device_ = 0;        // positions that are right there
+  // Pages that were there when the last step ended well.  Those added since, by a step that failed or was cancelled, may
+  // not hold what they should; DRAM has it.
+  size_t n_certain_ = 0;
+  int64_t last_step_ = 0;
+  uint64_t bytes_copied_down_ = 0, bytes_copied_up_ = 0;
 };
 
 }  // namespace tandem

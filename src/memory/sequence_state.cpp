@@ -53,15 +53,12 @@ void SequenceState::swap(SequenceState& other) {
   TANDEM_ASSERT(layout_ == other.layout_ && n_context_ == other.n_context_);
   // Each keeps its place on a device, but nothing of the old contents may be parked into the new.
   for (SequenceState* state : {this, &other}) {
-    if (state->device_ != nullptr) state->device_->release(0);
+    if (state->device_ != nullptr) state->device_->release();
   }
   std::swap(base_, other.base_);
   std::swap(pages_, other.pages_);
   std::swap(n_tokens_, other.n_tokens_);
   other.most_tokens_.store(most_tokens_.exchange(other.most_tokens_.load()));
-  for (SequenceState* state : {this, &other}) {
-    if (state->device_ != nullptr) state->device_->release(state->n_tokens_);
-  }
 }
 
 void SequenceState::restore(std::span<const std::byte> groups, int64_t n_tokens) {
@@ -69,7 +66,7 @@ void SequenceState::restore(std::span<const std::byte> groups, int64_t n_tokens)
   if (!groups.empty()) std::memcpy(base_, groups.data(), groups.size());
   n_tokens_ = 0;
   append(n_tokens);
-  if (device_ != nullptr) device_->release(n_tokens);
+  if (device_ != nullptr) device_->release();
 }
 
 }  // namespace tandem

@@ -82,7 +82,7 @@ class SequenceState {
     TANDEM_RETURN_IF_ERROR(
         fill(std::span<std::byte>(base_, static_cast<size_t>(layout_.bytes_for(n_tokens)))));
     append(n_tokens);
-    if (device_ != nullptr) device_->release(n_tokens);
+    if (device_ != nullptr) device_->release();
     return ok_status();
   }
 

@@ -22,6 +22,8 @@ StepKind step_kind(OpKind kind) {
     case OpKind::kExpertMatmul:
       return StepKind::kExpertMatmuls;
     case OpKind::kAttend:
+    case OpKind::kAttendPages:
+    case OpKind::kMergePages:
       return StepKind::kAttend;
     case OpKind::kListPairs:
       return StepKind::kSerial;
@@ -198,6 +200,27 @@ void add_other_shares(const Program& program, const LoweredProgram& lowered,
   }
 }
 
+// Places those values that only the CPU has, or the others, from `base` on; returns where they end.
+size_t place_all(const Program& program, LoweredProgram& lowered, const std::vector<Wish>& wishes,
+                 bool cpu_only, size_t base) {
+  std::vector<Placed> live;
+  size_t end = base;
+  for (const Wish& wish : wishes) {
+    const Value& value = program.values[wish.value];
+    if ((value.type == ValueType::kPartials) != cpu_only) continue;
+    size_t row_bytes = value_row_bytes(program, value, lowered.options.max_tokens);
+    if (cpu_only) row_bytes *= static_cast<size_t>(lowered.options.n_partial_slots);
+    const size_t rows = static_cast<size_t>(capacity_rows(program, lowered.options, value.rows));
+    const size_t bytes = align_up(row_bytes * rows, kAlignment);
+    const size_t offset = place(live, wish.life.first, bytes);
+    (wish.other ? lowered.other_offset : lowered.offset)[wish.value] = base + offset;
+    lowered.row_bytes[wish.value] = row_bytes;
+    live.push_back({offset, offset + bytes, wish.life.last});
+    end = std::max(end, base + offset + bytes);
+  }
+  return end;
+}
+
 void place_values(const Program& program, LoweredProgram& lowered) {
   const std::vector<Lifetime> lives = lifetimes(program, lowered);
   const size_t n = program.values.size();
@@ -211,18 +234,9 @@ void place_values(const Program& program, LoweredProgram& lowered) {
   lowered.offset.assign(n, 0);
   lowered.row_bytes.assign(n, 0);
   lowered.other_offset.assign(n, LoweredProgram::kNoOffset);
-  std::vector<Placed> live;
-  for (const Wish& wish : wishes) {
-    const Value& value = program.values[wish.value];
-    const size_t row_bytes = value_row_bytes(program, value, lowered.options.max_tokens);
-    const size_t rows = static_cast<size_t>(capacity_rows(program, lowered.options, value.rows));
-    const size_t bytes = align_up(row_bytes * rows, kAlignment);
-    const size_t offset = place(live, wish.life.first, bytes);
-    (wish.other ? lowered.other_offset : lowered.offset)[wish.value] = offset;
-    lowered.row_bytes[wish.value] = row_bytes;
-    live.push_back({offset, offset + bytes, wish.life.last});
-    lowered.arena_bytes = std::max(lowered.arena_bytes, offset + bytes);
-  }
+  lowered.arena_bytes = place_all(program, lowered, wishes, /*cpu_only=*/false, 0);
+  lowered.cpu_arena_bytes =
+      place_all(program, lowered, wishes, /*cpu_only=*/true, lowered.arena_bytes);
 }
 
 }  // namespace
@@ -231,6 +245,7 @@ size_t value_row_bytes(const Program& program, const Value& value, int64_t max_t
   const size_t width = static_cast<size_t>(value.width);
   switch (value.type) {
     case ValueType::kF32:
+    case ValueType::kPartials:
       return width * sizeof(float);
     case ValueType::kI32:
       return width * sizeof(int32_t);

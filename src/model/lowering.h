@@ -14,7 +14,7 @@ namespace tandem {
 enum class StepKind : uint8_t {
   kRows,           // row-wise operations, all of them on one row before the next
   kMatmuls,        // products, cut into row ranges of their outputs
-  kAttend,         // (token, key-value head) pairs
+  kAttend,         // (token, key-value head) pairs, of any kind of attention
   kSerial,         // one thread
   kExpertMatmuls,  // products of routed experts, cut by expert and row range
 };
@@ -34,9 +34,10 @@ struct LoweringOptions {
   int64_t max_outputs = 1;  // R
   unsigned n_threads = 1;
   std::vector<Processor> processors = {};  // [ops]; empty: all on the CPU
+  int64_t n_partial_slots = 1;             // of kPartials
 };
 
-// Values lie at the same offsets in the arena of every processor.
+// Values lie at the same offsets in the arena of every processor; those that only the CPU has lie behind the others.
 struct LoweredProgram {
   LoweringOptions options;
   std::vector<Step> steps;
@@ -46,7 +47,8 @@ struct LoweredProgram {
   // [values] where one processor keeps what the other computed of a value that both compute a share of and only this
   // one sums up; kNoOffset: nobody does.
   std::vector<size_t> other_offset;
-  size_t arena_bytes = 0;
+  size_t arena_bytes = 0;      // of every processor
+  size_t cpu_arena_bytes = 0;  // the CPU's, with what lies behind
 
   // Bytes of the arena that a value takes at its capacity.
   size_t value_bytes(const Program& program, ValueId value) const;
@@ -56,7 +58,7 @@ struct LoweredProgram {
 
 LoweredProgram lower(const Program& program, const LoweringOptions& options);
 
-// Bytes of one row of a value; the whole value for kExpertLists.
+// Bytes of one row of a value: the whole value for kExpertLists, one slot for kPartials.
 size_t value_row_bytes(const Program& program, const Value& value, int64_t max_tokens);
 
 }  // namespace tandem

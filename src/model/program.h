@@ -26,7 +26,7 @@ inline constexpr uint32_t kNoId = UINT32_MAX;
 enum class Processor : uint8_t {
   kCpu,
   kDevice,
-  kBoth,  // each its own experts' share
+  kBoth,  // each its own share: of the experts, of the pages
 };
 
 enum class ValueType : uint8_t {
@@ -34,6 +34,7 @@ enum class ValueType : uint8_t {
   kQ8A,          // width/32 BlockQ8A per row
   kI32,          // width int32 per row
   kExpertLists,  // one per step: which pairs each expert computes (see ExpertLists)
+  kPartials,     // width floats per row and slot; the CPU's alone (see Partials)
 };
 
 struct Value {
