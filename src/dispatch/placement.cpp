@@ -13,6 +13,9 @@ namespace {
 
 using Kind = BlockRole::Kind;
 
+// Fewer are not worth having both sides attend.
+constexpr uint64_t kLeastKvPages = 4;
+
 std::string layer_text(int64_t layer) { return "layer " + std::to_string(layer); }
 
 std::string place_text(BlockPlace place) {
@@ -152,15 +155,23 @@ class Chooser {
     for (BlockId b = 0; b < fixed_.size(); ++b) {
       if (fixed_[b]) put(b, *fixed_[b]);
     }
-    if (options_.file.kv_layers) {
-      reserved_ += options_.file.kv_layers->size() * space_.kv_layer_bytes;
-    }
     reserved_ += options_.file.expert_slots.value_or(0) * slot_bytes(/*possibly=*/true);
+    if (options_.file.kv_layers) reserve_kv(options_.file.kv_layers->size());
     const uint64_t needed = placement_.bytes.total() + reserved_;
     if (needed <= space_.budget_bytes || (reserved_ == 0 && !anything_on_device())) {
       return ok_status();
     }
     return does_not_fit("what the place file puts on the device", needed);
+  }
+
+  // For layers that the file names: all of it, or else what is worth it.
+  void reserve_kv(uint64_t n_layers) {
+    reserved_kv_ = n_layers * space_.kv_layer_bytes;
+    const uint64_t least = n_layers * kLeastKvPages * space_.kv_page_bytes;
+    if (least > 0 && placement_.bytes.total() + reserved_ + reserved_kv_ > space_.budget_bytes) {
+      reserved_kv_ = std::min(reserved_kv_, least);
+    }
+    reserved_ += reserved_kv_;
   }
 
   Status does_not_fit(const std::string& what, uint64_t needed) const {
@@ -341,10 +352,14 @@ class Chooser {
 
   Status place_kv() {
     if (options_.file.kv_layers) return place_fixed_kv(*options_.file.kv_layers);
-    int64_t wanted = 0, placed = 0;
+    std::vector<size_t> wanted_layers;
     for (size_t layer = dense_.size(); layer-- > 0;) {
-      if (!attention_on_device(layer)) continue;
-      ++wanted;
+      if (attention_on_device(layer)) wanted_layers.push_back(layer);
+    }
+    if (put_kv_pages(wanted_layers)) return ok_status();
+    const auto wanted = static_cast<int64_t>(wanted_layers.size());
+    int64_t placed = 0;
+    for (const size_t layer : wanted_layers) {
       if (!fits(space_.kv_layer_bytes)) continue;
       put_kv(layer);
       ++placed;
@@ -357,8 +372,25 @@ class Chooser {
     return ok_status();
   }
 
+  // Where not all of these layers' keys and values fit: the first pages of each of them.  False: they fit, or so few pages
+  // would that a few whole layers are better.
+  bool put_kv_pages(const std::vector<size_t>& layers) {
+    const uint64_t n = layers.size(), page_bytes = n * space_.kv_page_bytes;
+    if (page_bytes == 0 || fits(n * space_.kv_layer_bytes)) return false;
+    const uint64_t n_pages = left() / page_bytes;
+    if (n_pages < kLeastKvPages || !fits(n_pages * page_bytes)) return false;
+    for (const size_t layer : layers) placement_.kv_on_device[layer] = true;
+    placement_.bytes.kv += n_pages * page_bytes;
+    placement_.notes.push_back("keys and values of the first " +
+                               std::to_string(n_pages * kPageTokens) +
+                               " tokens of a context fit on the device, the others stay in DRAM, "
+                               "where the CPU attends to them");
+    return true;
+  }
+
   Status place_fixed_kv(const std::vector<int64_t>& layers) {
-    reserved_ -= layers.size() * space_.kv_layer_bytes;
+    reserved_ -= reserved_kv_;
+    std::vector<size_t> wanted_layers;
     for (int64_t layer : layers) {
       if (layer >= n_layers_) {
         return invalid_argument("place file: kv_layers: " + layer_text(layer) + ", the model has " +
@@ -368,8 +400,10 @@ class Chooser {
         return invalid_argument("place file: kv_layers: " + layer_text(layer) +
                                 ": its attention projections are on the CPU");
       }
-      put_kv(static_cast<size_t>(layer));
+      wanted_layers.push_back(static_cast<size_t>(layer));
     }
+    if (put_kv_pages(wanted_layers)) return ok_status();
+    for (const size_t layer : wanted_layers) put_kv(layer);
     return ok_status();
   }
 
@@ -462,6 +496,7 @@ class Chooser {
   std::vector<std::optional<BlockPlace>> fixed_;
   std::vector<std::vector<BlockId>> dense_, experts_;  // [L]
   std::vector<BlockId> head_;
+  uint64_t reserved_kv_ = 0;
   uint64_t reserved_ =
       0;  // for keys, values and slots that the file asks for, until they are placed
   Placement placement_;

@@ -55,8 +55,8 @@ struct Placement {
   // [blocks of the Program].  An embedding table that is the output matrix too may be on the device: rows are looked up
   // in DRAM all the same, so both have it.
   std::vector<BlockPlace> blocks;
-  // [L] the layer's keys and values lie in device memory and attention is computed there.  Never where its projections
-  // are on the CPU.
+  // [L] the layer's keys and values lie in device memory, as far as that goes, and attention is computed there.  Never
+  // where its projections are on the CPU.
   std::vector<bool> kv_on_device;
   // Slots of the expert cache, for all cached layers together, each as large as their largest expert.
   uint64_t n_expert_slots = 0;
@@ -109,6 +109,8 @@ struct DeviceSpace {
   uint64_t budget_bytes = 0;
   uint64_t work_bytes = 0;      // activations and tables, if anything is on the device
   uint64_t kv_layer_bytes = 0;  // keys and values of one layer, for the context wanted
+  // Of these, one page's.  0: a layer's keys and values are on the device whole or not at all.
+  uint64_t kv_page_bytes = 0;
 };
 
 // What the budget is spent on, in this order: dense parts of layers (attention, norms, router, feed-forward), the output
@@ -117,7 +119,8 @@ struct DeviceSpace {
 // Layers are taken from the last one down: embeddings are looked up on the CPU and the output matrix ends the token, so
 // the hidden state then crosses the link once on its way, not twice.  Dense weights go before keys and values because
 // each of their bytes is read for every token, of a context's only those that are filled.  Experts that all fit stay for
-// good; else they live in DRAM and share slots.  Where not even one layer's dense part fits, layers are streamed.
+// good; else they live in DRAM and share slots.  Of keys and values that do not all fit, the first pages of every layer
+// go to the device: short contexts are there whole.  Where not even one layer's dense part fits, layers are streamed.
 Result<Placement> choose_placement(const Program& program, const PlacementOptions& options,
                                    const DeviceSpace& space);
 

@@ -93,6 +93,7 @@ Result<Hybrid> plan_hybrid(const Program& program, const HybridOptions& options,
   space.work_bytes = need.work_bytes;
   space.kv_layer_bytes =
       need.kv.bytes_for(need.n_context) / static_cast<uint64_t>(program.shape.n_layers);
+  space.kv_page_bytes = 2 * need.kv.page_bytes();
   TANDEM_ASSIGN_OR_RETURN(hybrid.placement, choose_placement(program, placement_options, space));
   hybrid.summary = summary_of(program, hybrid.placement, hybrid.device->info().name);
   return hybrid;

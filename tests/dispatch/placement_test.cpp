@@ -181,6 +181,31 @@ TEST_F(PlacementTest, DensePartsComeBeforeTheHeadAndThatBeforeKeysAndValues) {
   EXPECT_EQ(one_kv.n_expert_slots, 0u);
 }
 
+TEST_F(PlacementTest, OfAContextThatDoesNotFitEveryLayersFirstPagesDo) {
+  const auto n_layers = static_cast<uint64_t>(moe_.shape.n_layers);
+  constexpr uint64_t kPage = kKv / 20;
+  DeviceSpace room = space(kWork + dense_layers(moe_) + head(moe_) + n_layers * 7 * kPage + 1);
+  room.kv_page_bytes = kPage;
+  const auto p = choose_placement(moe_, {}, room);
+  ASSERT_THAT(p, is_ok());
+  EXPECT_EQ(p->kv_on_device, std::vector<bool>(n_layers, true));
+  EXPECT_EQ(p->bytes.kv, n_layers * 7 * kPage);
+  EXPECT_LE(p->bytes.total(), room.budget_bytes);
+  EXPECT_THAT(p->notes, ::testing::Contains(HasSubstr("first 448 tokens")));
+  const auto file = read_place_file(to_json(moe_, *p));
+  ASSERT_THAT(file, is_ok());
+  const auto again = choose_placement(moe_, {.file = *file}, room);
+  ASSERT_THAT(again, is_ok());
+  EXPECT_EQ(again->kv_on_device, p->kv_on_device);
+  EXPECT_EQ(again->bytes, p->bytes);
+  room.budget_bytes = kWork + dense_layers(moe_) + head(moe_) + kKv;
+  room.kv_page_bytes = kKv / 4;
+  const auto whole = choose_placement(moe_, {}, room);
+  ASSERT_THAT(whole, is_ok());
+  EXPECT_TRUE(whole->kv_on_device.back());
+  EXPECT_FALSE(whole->kv_on_device.front());
+}
+
 TEST_F(PlacementTest, WhatIsLeftBecomesSlotsOfTheLargestExpert) {
   const uint64_t before =
       kWork + dense_layers(moe_) + head(moe_) + kKv * static_cast<uint64_t>(moe_.shape.n_layers);
