@@ -324,8 +324,11 @@ void Executor::Walk::run_lanes() {
     lane_status = lane->submit({batch->program, schedule, &batch->lowered, batch->device_operations,
                                 arena.get(), &input, sequence});
   }
-  if (lane_status.ok() && !schedule->cpu.empty()) team.run(run_tasks, this);
+  const bool submitted = lane_status.ok();
+  n_tasks_done = 0;
+  if (submitted && !schedule->cpu.empty()) team.run(run_tasks, this);
   if (lane != nullptr) {
+    if (submitted) abandon(n_tasks_done);
     Status finished = lane->finish();
     if (lane_status.ok()) lane_status = std::move(finished);
     if (schedule == &batch->body) return;
@@ -334,6 +337,26 @@ void Executor::Walk::run_lanes() {
     const MemoryRange read{arena.get() + batch->lowered.offset[logits],
                            batch->lowered.value_bytes(program, logits)};
     lane->device().host_access({&read, 1}, {}, "logits");
+  }
+}
+
+// The device goes on to the end of a step that the CPU gave up.  What it takes for indices has to be some: zeros are.  Waits
+// are kept, for places are shared.
+void Executor::Walk::abandon(uint32_t first_task) {
+  for (uint32_t t = first_task; t < schedule->cpu.size(); ++t) {
+    const CpuTask& task = schedule->cpu[t];
+    if (task.wait > 0 && !lane->wait(task.wait, or_never(nullptr)).ok()) return;
+    const Step& step = batch->lowered.steps[task.step];
+    declare(step);
+    for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+      const ValueId value = batch->program->ops[i].out;
+      if (value == kNoId) continue;
+      const ValueType type = batch->program->values[value].type;
+      if (type != ValueType::kI32 && type != ValueType::kExpertLists) continue;
+      std::fill_n(arena.get() + batch->lowered.offset[value],
+                  batch->lowered.value_bytes(*batch->program, value), std::byte{0});
+    }
+    if (task.announce) lane->announce(t + 1);
   }
 }
 
@@ -405,7 +428,10 @@ void Executor::Walk::run_tasks(void* context, unsigned thread_index) noexcept {
       walk.recorder->cpu_task(t, times);
     }
     if (stop) break;
-    if (task.announce && thread_index == 0) walk.lane->announce(t + 1);
+    if (thread_index == 0) {
+      walk.n_tasks_done = t + 1;
+      if (task.announce) walk.lane->announce(t + 1);
+    }
   }
   // A thread that skipped items saw the flag before the last barrier, so this look sees it too.
   if (thread_index == 0) walk.stopped = walk.cancel->cancelled();

@@ -72,6 +72,7 @@ struct Executor::Walk {
   const ShareCallback* on_share = nullptr;  // may be null; called by thread 0
   bool stop_after[2] = {false,
                         false};  // written by thread 0 before a barrier, read by all after it
+  uint32_t n_tasks_done = 0;     // thread 0's
   bool stopped = false;          // written by thread 0 when the tasks have ended
   Status lane_status = {};       // thread 0's: why the device's lane cannot be waited for
 
@@ -87,6 +88,8 @@ struct Executor::Walk {
   Status run(const Schedule& chosen);
   // Both lanes of the schedule, to their ends.
   void run_lanes();
+  // Instead of the CPU's tasks from this one on, so that the device's may end.
+  void abandon(uint32_t first_task);
   StepRecorder::CpuTimes begin_task(const Step& step) const;
   void record_step();
   // For a device's checker: what a step of the CPU reads and writes.
