@@ -16,6 +16,9 @@
 namespace tandem::cli {
 namespace {
 
+// Of a text that is read whole: sixty times what the longest contexts hold that models are trained for.
+constexpr uint64_t kMostBytes = uint64_t{1} << 28;
+
 std::optional<std::string> read_descriptor(int fd, const std::string& name, std::string& error) {
   std::string content;
   char buffer[1 << 16];
@@ -29,11 +32,25 @@ std::optional<std::string> read_descriptor(int fd, const std::string& name, std:
     const ssize_t n = ::read(fd, buffer, sizeof buffer);
     if (n == 0) return content;
     if (n > 0) content.append(buffer, static_cast<size_t>(n));
+    if (content.size() > kMostBytes) {
+      error = name + ": more than " + format_bytes(kMostBytes) + ", which no context holds.";
+      return std::nullopt;
+    }
     if (n < 0 && errno != EINTR && errno != EAGAIN) {
       error = name + ": " + std::strerror(errno);
       return std::nullopt;
     }
   }
+}
+
+// A model is gigabytes that somebody has waited for; nothing else that is written here begins like one.
+bool is_model(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return false;
+  char start[4] = {};
+  const bool is = ::read(fd, start, sizeof(start)) == 4 && std::string_view(start, 4) == "GGUF";
+  ::close(fd);
+  return is;
 }
 
 }  // namespace
@@ -69,6 +86,11 @@ bool AtomicFile::fail(const std::string& what, int error_number) {
 
 bool AtomicFile::open() {
   in_place_ = is_special_file(path_);
+  if (is_model(path_)) {
+    error_ =
+        path_ + ": is a model (GGUF), which is not overwritten; remove it first if it is meant.";
+    return false;
+  }
   if (in_place_) {
     fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
     return fd_ >= 0 || fail("cannot open", errno);

@@ -167,7 +167,10 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
     } else {
       api::Error failure = engine.error();
       const bool too_large = failure.code == TANDEM_ERROR_OUT_OF_MEMORY && !flags.force;
-      if (too_large) failure.suggestion = with_flags(failure.suggestion);
+      // Where the system itself refused there is nothing that a flag would change.
+      if (too_large && !failure.suggestion.empty()) {
+        failure.suggestion = with_flags(failure.suggestion);
+      }
       exit_code = console.fail(failure);
     }
     return std::nullopt;

@@ -4,8 +4,10 @@
 //   layers, key-value heads, head width, number of tokens: i64 each
 //   tokens: i32 each, padded with zeros to 8 bytes;  page groups in use (sequence_state.h)
 //   checksum u64 of everything before it
+#include <array>
 #include <cstring>
 #include <string>
+#include <system_error>
 
 #include "base/atomic_file.h"
 #include "base/checked.h"
@@ -115,9 +117,24 @@ Status check_contents(const ReadFile& file) {
   return ok_status();
 }
 
+// A model begins with these bytes; nobody wants one replaced by a conversation.
+Status refuse_model(const std::filesystem::path& path) {
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none)) return ok_status();
+  const Result<std::unique_ptr<ReadFile>> file = ReadFile::open(path);
+  std::array<std::byte, 4> start = {};
+  if (!file.ok() || (*file)->size_bytes() < start.size() || !(*file)->read_at(0, start).ok()) {
+    return ok_status();
+  }
+  if (std::memcmp(start.data(), "GGUF", start.size()) != 0) return ok_status();
+  return invalid_argument(path.string() + " is a model (GGUF), which is not overwritten")
+      .in_file(path.string());
+}
+
 }  // namespace
 
 Status save_session_file(const std::filesystem::path& path, const SessionContents& contents) {
+  TANDEM_RETURN_IF_ERROR(refuse_model(path));
   const KvLayout& layout = contents.state.layout();
   Header header = {};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));

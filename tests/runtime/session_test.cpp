@@ -190,6 +190,17 @@ TEST_F(SessionTest, SavedAndLoadedContinuesWithTheSameTokens) {
   EXPECT_EQ(run(session.get(), {9}, 12).tokens, run(loaded.get(), {9}, 12).tokens);
 }
 
+TEST_F(SessionTest, AModelIsNotOverwritten) {
+  const SessionPtr session = loaded_.session();
+  const std::filesystem::path path = folder_ / "m.gguf";
+  std::filesystem::copy_file(golden_model(kModel), path);
+  const auto size = std::filesystem::file_size(path);
+  Error error;
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT, tandem_session_save(session.get(), path.c_str(), error));
+  EXPECT_THAT(error.text(), ::testing::HasSubstr("is a model"));
+  EXPECT_EQ(size, std::filesystem::file_size(path));
+}
+
 TEST_F(SessionTest, AnEmptySessionCanBeSavedAndLoaded) {
   const SessionPtr session = loaded_.session(), other = loaded_.session();
   const std::string path = (folder_ / "s.tandem").string();
