@@ -1,6 +1,7 @@
 #include "dispatch/schedule.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/status.h"
 
@@ -21,8 +22,9 @@ struct Touch {
 
 class Maker {
  public:
-  Maker(const Program& program, const LoweredProgram& lowered, Schedule& schedule)
-      : program_(program), lowered_(lowered), schedule_(schedule) {}
+  Maker(const Program& program, const LoweredProgram& lowered, uint32_t end_step,
+        Schedule& schedule)
+      : program_(program), lowered_(lowered), end_step_(end_step), schedule_(schedule) {}
 
   void add_step(uint32_t step);
   // Makes a value valid on a side.
@@ -31,6 +33,7 @@ class Maker {
  private:
   uint8_t& valid(ValueId value) { return schedule_.valid[value]; }
   void bring_inputs(const Op& op, Side side);
+  void bring_early(uint32_t step);
   void bring_other_share(ValueId value, Side side);
   void copy(ValueId value, Side to, bool other);
   void add_cpu_task(uint32_t step);
@@ -45,7 +48,9 @@ class Maker {
 
   const Program& program_;
   const LoweredProgram& lowered_;
+  const uint32_t end_step_;
   Schedule& schedule_;
+  bool brought_down_ = false;              // something, for the step that is being added
   std::vector<Touch> by_cpu_, by_device_;  // of host memory
   uint32_t device_knows_ =
       0;                    // progress of the CPU's lane that the device's last task has behind it
@@ -94,6 +99,7 @@ void Maker::copy(ValueId value, Side to, bool other) {
        .wait = wait});
   by_device_.push_back({index, host, down});
   if (down) cpu_wants_ = std::max(cpu_wants_, index + 1);
+  brought_down_ = brought_down_ || down;
 }
 
 void Maker::bring(ValueId value, Side side) {
@@ -106,7 +112,9 @@ void Maker::bring(ValueId value, Side side) {
 void Maker::bring_other_share(ValueId value, Side side) { copy(value, side, /*other=*/true); }
 
 void Maker::bring_inputs(const Op& op, Side side) {
-  for (const ValueId value : op.in) {
+  // The last operand first: the lists of what the other processor computes are there long before the rows.
+  for (size_t i = std::size(op.in); i-- > 0;) {
+    const ValueId value = op.in[i];
     if (value == kNoId) continue;
     const bool shared = valid(value) == kShares;
     if (!shared) {
@@ -114,6 +122,18 @@ void Maker::bring_inputs(const Op& op, Side side) {
     } else if (op.kind == OpKind::kCombine &&
                lowered_.other_offset[value] != LoweredProgram::kNoOffset) {
       bring_other_share(value, side);
+    }
+  }
+}
+
+// What the CPU's next steps need of the device and could have now comes now, so that the CPU waits once for all of it.
+void Maker::bring_early(uint32_t s) {
+  for (; s < end_step_ && lowered_.steps[s].processor != Processor::kDevice; ++s) {
+    const Step& step = lowered_.steps[s];
+    for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
+      for (const ValueId value : program_.ops[i].in) {
+        if (value != kNoId && valid(value) == kValidOnDevice) bring(value, kValidOnCpu);
+      }
     }
   }
 }
@@ -160,12 +180,14 @@ void Maker::add_step(uint32_t s) {
   const Step& step = lowered_.steps[s];
   const bool on_cpu = step.processor != Processor::kDevice;
   const bool on_device = step.processor != Processor::kCpu;
+  brought_down_ = false;
   for (uint32_t i = step.first_op; i < step.first_op + step.n_ops; ++i) {
     const Op& op = program_.ops[i];
     if (on_cpu) bring_inputs(op, kValidOnCpu);
     if (on_device) bring_inputs(op, kValidOnDevice);
     mark_outputs(op, step.processor);
   }
+  if (on_cpu && brought_down_) bring_early(s + 1);
   if (on_device) add_launches(s);
   if (on_cpu) add_cpu_task(s);
 }
@@ -177,7 +199,7 @@ Schedule make_schedule(const Program& program, const LoweredProgram& lowered, ui
   Schedule schedule;
   schedule.valid = valid;
   schedule.valid.resize(program.values.size(), kNowhere);
-  Maker maker(program, lowered, schedule);
+  Maker maker(program, lowered, end_step, schedule);
   for (uint32_t s = first_step; s < end_step; ++s) maker.add_step(s);
   if (end_step == lowered.steps.size()) maker.bring(program.logits, kValidOnCpu);
   return schedule;

@@ -126,6 +126,17 @@ TEST(StepRecorder, WritesEveryTaskOfBothLanes) {
             lane(summary, TraceLane::kStep).busy_seconds);
 }
 
+TEST(Schedule, TheCpuWaitsOnceForWhatItsExpertsOfALayerNeed) {
+  const Recorded model;
+  const LoweredProgram lowered =
+      lower(model.program, {1, 1, 1, processors_of(model.program, model.placement)});
+  const Schedule schedule =
+      make_schedule(model.program, lowered, 0, static_cast<uint32_t>(lowered.steps.size()), {});
+  const auto n_waits = std::count_if(schedule.cpu.begin(), schedule.cpu.end(),
+                                     [](const CpuTask& task) { return task.wait > 0; });
+  EXPECT_EQ(model.program.shape.n_layers, n_waits);
+}
+
 TEST(StepRecorder, LearnsWhatTasksTake) {
   Recorded model;
   for (int32_t i = 0; i < 20; ++i) model.step({i});
