@@ -30,6 +30,8 @@ namespace tandem::mirror {
 namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(30);
+// A timed mirror shows how lanes overlap: a card sees a flag at once, not after a thread has woken up.
+constexpr auto kTimedSpin = std::chrono::microseconds(300), kDeviceSpin = kTimedSpin * 20;
 constexpr auto kLook = std::chrono::milliseconds(2);  // how often a sleeper looks for the end
 constexpr uint8_t kPoison = 0xFB;  // as floats, weights and ids: large negative numbers
 
@@ -354,7 +356,7 @@ bool MirrorDevice::wait_until_free(const Command& command) const {
     if (closing_) return false;
     const WaitWord& word =
         command.kind == Command::Kind::kWait ? events_[command.index].done : flags_[command.index];
-    word.wait(command.count, kSpin, kLook);
+    word.wait(command.count, options_.timed ? kDeviceSpin : kSpin, kLook);
   }
   return true;
 }
@@ -495,7 +497,7 @@ Status MirrorDevice::run_until(const std::function<bool()>& reached) {
 
 Status MirrorDevice::await(const WaitWord& word, uint32_t value, const CancelFlag& cancel) {
   if (threaded()) {
-    while (!word.wait(value, kSpin, kLook)) {
+    while (!word.wait(value, options_.timed ? kTimedSpin : kSpin, kLook)) {
       if (cancel.cancelled()) return cancelled("cancelled while waiting for the device");
       if (lost_) return lost();
     }
