@@ -45,7 +45,7 @@ void StepRecorder::reserve(const Program& program, size_t n_cpu_tasks, size_t n_
   cpu_seconds_.resize(cpu_.size());
   device_seconds_.resize(std::max(device_seconds_.size(), n_device_tasks));
   activities_.resize(2 * device_seconds_.size() + kOtherActivities);
-  operation_seconds_.resize(program.ops.size());
+  operation_seconds_.resize(std::max(operation_seconds_.size(), program.ops.size()));
 }
 
 void StepRecorder::begin() {
