@@ -221,7 +221,7 @@ class DeviceAlone final : public DeviceObserver {
  public:
   static Result<std::unique_ptr<DeviceAlone>> create(Model& model,
                                                      const mirror::MirrorOptions& options) {
-    std::unique_ptr<DeviceAlone> made(new DeviceAlone());
+    std::unique_ptr<DeviceAlone> made(new DeviceAlone(model.program));
     const Program& program = model.program;
     TANDEM_ASSIGN_OR_RETURN(made->device_, mirror::create_device(options, model.kernels));
     made->lowered_ = lower(program, {1, 1, 1, processors_of(program, model.placement)});
@@ -231,7 +231,7 @@ class DeviceAlone final : public DeviceObserver {
         made->lane_, DeviceLane::create(*made->device_, program, model.placement, *model.store,
                                         {1, kContext, arena_bytes}, {}));
     made->constants_ = operation_constants(program.shape, {}, KvType::kF16);
-    made->operations_ = made->lane_->ready(made->lowered_, made->constants_);
+    made->operations_ = made->lane_->ready(program, made->lowered_, made->constants_);
     made->schedule_ = make_schedule(program, made->lowered_, 0,
                                     static_cast<uint32_t>(made->lowered_.steps.size()), {});
     TANDEM_ASSIGN_OR_RETURN(made->sequence_, SequenceState::create(model.kv_layout(), kContext));
@@ -255,8 +255,9 @@ class DeviceAlone final : public DeviceObserver {
                           .ids = ids,
                           .pages = sequence_->pages()};
     const Clock::time_point start = Clock::now();
-    const Status submitted =
-        lane_->submit({&schedule_, &lowered_, operations_, arena_, &input, sequence_.get()});
+    TANDEM_RETURN_IF_ERROR(lane_->prepare(*sequence_, sequence_->size() + 1).status());
+    const Status submitted = lane_->submit(
+        {&program_, &schedule_, &lowered_, operations_, arena_, &input, sequence_.get()});
     lane_->announce(INT32_MAX);
     TANDEM_RETURN_IF_ERROR(lane_->finish());
     TANDEM_RETURN_IF_ERROR(submitted);
@@ -271,7 +272,8 @@ class DeviceAlone final : public DeviceObserver {
   }
 
  private:
-  DeviceAlone() = default;
+  explicit DeviceAlone(const Program& program) : program_(program) {}
+  const Program& program_;
   std::unique_ptr<Device> device_;
   LoweredProgram lowered_;
   OperationConstants constants_;
