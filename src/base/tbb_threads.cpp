@@ -42,8 +42,9 @@ void run_on_threads(unsigned n_threads, void (*work)(void*) noexcept, void* cont
     const BlockedSignals blocked;
     while (helpers.size() + 1 < n) {
       Helper& helper = helpers.emplace_back();
-      helper.arena.execute([&] { helper.group.run([=] { work(context); }); });
+      helper.arena.initialize();
       ++n_started;
+      helper.arena.execute([&] { helper.group.run([=] { work(context); }); });
     }
   } catch (...) {  // no memory, or no thread: those that are there do the work
     // An arena that could not be made whole would be waited for without end.
