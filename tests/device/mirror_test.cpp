@@ -126,15 +126,20 @@ TEST(Mirror, CopiesTakeWhatTheLinkSays) {
   constexpr size_t kBytes = 8 << 20;
   std::byte* const host = *device->allocate_host(2 * kBytes);
   std::byte* const there = *device->allocate(2 * kBytes, "test");
-  const auto start = steady_clock::now();
-  for (int i = 0; i < 4; ++i) {  // two streams share the way up
-    const size_t place = i % 2 == 0 ? 0 : kBytes;
-    ASSERT_THAT(device->copy(i % 2 == 0 ? a : b, there + place, host + place, kBytes), is_ok());
-  }
-  ASSERT_THAT(device->synchronize(), is_ok());
   const double expected = 4.0 * kBytes / 0.5e9;
-  EXPECT_GE(seconds_since(start), expected * 0.99);
-  EXPECT_LE(seconds_since(start), expected * 1.1 + 0.02) << "other programs may have run";
+  double best = 1e9;  // other programs may hold the processors for a while
+  for (int round = 0; round < 10 && best > expected * 1.1; ++round) {
+    const auto start = steady_clock::now();
+    for (int i = 0; i < 4; ++i) {  // two streams share the way up
+      const size_t place = i % 2 == 0 ? 0 : kBytes;
+      ASSERT_THAT(device->copy(i % 2 == 0 ? a : b, there + place, host + place, kBytes), is_ok());
+    }
+    ASSERT_THAT(device->synchronize(), is_ok());
+    const double seconds = seconds_since(start);
+    EXPECT_GE(seconds, expected * 0.99);
+    best = std::min(best, seconds);
+  }
+  EXPECT_LE(best, expected * 1.1);
   device->free_host(host);
 }
 
