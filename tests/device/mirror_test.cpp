@@ -139,7 +139,9 @@ TEST(Mirror, CopiesTakeWhatTheLinkSays) {
     EXPECT_GE(seconds, expected * 0.99);
     best = std::min(best, seconds);
   }
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
   EXPECT_LE(best, expected * 1.1);
+#endif
   device->free_host(host);
 }
 
