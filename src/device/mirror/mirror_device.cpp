@@ -119,6 +119,7 @@ class MirrorDevice final : public Device {
   Link up_, down_;
   std::atomic<uint64_t> used_{0}, budget_;
   std::atomic<bool> closing_{false}, lost_{false};
+  std::atomic<bool> failed_{false};  // error_ is not ok
   std::atomic<uint64_t> n_allocations_{0}, n_copies_{0}, n_operations_{0}, n_commands_{0};
   std::deque<Stream> streams_;  // places do not move
   std::deque<Event> events_;
@@ -386,7 +387,7 @@ void MirrorDevice::execute(Stream& stream, const Command& command) {
 }
 
 void MirrorDevice::pass_copy(Stream& stream, const Command& command) {
-  if (lost_) return;
+  if (lost_ || failed_) return;
   if (fault(n_copies_, options_.faults.copy)) {
     return fail(Status(Code::kDevice, "a copy of " + format_bytes(command.bytes) + " failed"));
   }
@@ -426,7 +427,8 @@ void MirrorDevice::signal(Stream& stream, WaitWord& word, uint32_t value) {
 
 void MirrorDevice::compute(Stream& stream, const Command& command) {
   const Operation& op = command.operation;
-  if (lost_) return;
+  // Nothing is done on what may be missing, as on a card, until somebody has been told.
+  if (lost_ || failed_) return;
   if (fault(n_operations_, options_.faults.operation)) {
     return fail(Status(Code::kDevice, "operation " + std::string(operation_name(op.kind)) +
                                           " of layer " + std::to_string(op.layer) + " failed"));
@@ -548,11 +550,13 @@ Result<bool> MirrorDevice::done(EventId id) {
 void MirrorDevice::fail(Status status) {
   const std::lock_guard lock(mutex_);
   if (error_.ok()) error_ = std::move(status);
+  failed_ = true;
 }
 
 Status MirrorDevice::take_error() {
   if (lost_) return lost();
   const std::lock_guard lock(mutex_);
+  failed_ = false;
   return std::exchange(error_, Status());
 }
 
