@@ -52,16 +52,17 @@ Outcome cancelled_after(milliseconds delay, const std::function<Status(const Can
   return outcome;
 }
 
-// The work must have been stopped and not have ended by itself after that.  Another program may hold the
+// Work that is cancelled early must have been stopped.  A late cancel may find all but done, or done, what
+// has shorter texts in sanitizer builds: then it must only end in time.  Another program may hold the
 // processor for a while, so a late end counts only when it is late three times.
 void expect_cancelled_in_time(const std::string& name, milliseconds delay,
                               const std::function<Status(const CancelFlag*)>& work) {
   double least_ms = INFINITY;
   for (int i = 0; i < 3 && least_ms > kPromisedMs; ++i) {
     const Outcome outcome = cancelled_after(delay, work);
-    // With the shorter texts of sanitizer builds a late cancel may come when all is done; an early one never.
-    if (outcome.status.ok() && outcome.ms_after_cancel < 0 && delay.count() > 0) return;
-    ASSERT_EQ(outcome.status.code(), Code::kCancelled) << name << ", " << outcome.status.message();
+    if (!outcome.status.ok() || delay.count() == 0) {
+      ASSERT_EQ(outcome.status.code(), Code::kCancelled) << name << ", " << outcome.status.message();
+    }
     least_ms = std::min(least_ms, outcome.ms_after_cancel);
   }
   EXPECT_LT(least_ms, kPromisedMs) << name << ", cancelled after " << delay.count() << " ms";
