@@ -66,6 +66,11 @@ typedef enum tandem_code {
 
 #define TANDEM_NO_OFFSET UINT64_MAX
 
+/* Upper limits of options; more is TANDEM_ERROR_INVALID_ARGUMENT. */
+#define TANDEM_MOST_THREADS 1024
+#define TANDEM_MOST_CONTEXT (1 << 27)       /* tokens */
+#define TANDEM_MOST_REPEAT_LAST_N (1 << 20) /* tokens */
+
 /* Strings belong to the error; those that do not apply are "". */
 typedef struct tandem_error {
   size_t struct_bytes;
@@ -148,6 +153,8 @@ typedef struct tandem_model_info {
   uint32_t n_vocabulary, n_layers, n_context_trained;
   uint32_t n_experts, n_experts_used; /* 0, 0 for dense models */
   int has_chat_template;
+  const char*
+      chat_template_error; /* why the file's template cannot be used; "" where it can, or there is none */
 } tandem_model_info;
 
 TANDEM_API tandem_code tandem_model_open(const char* path, tandem_model** out,

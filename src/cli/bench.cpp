@@ -245,6 +245,9 @@ int run_bench(Console& console, const Arguments& arguments) {
   if (const auto code = line.parse(console, arguments)) return *code;
   const auto path = line.take_model(console, flags.load.model);
   if (!path || !line.all_taken(console)) return kExitUsage;
+  if (flags.n_prompt == 0 && flags.n_decode == 0) {
+    return line.usage_error(console, "--prompt 0 and --predict 0 leave nothing to measure.");
+  }
   const auto depths = parse_ids(flags.depths);
   if (!depths || depths->empty()) {
     return line.usage_error(

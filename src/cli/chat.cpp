@@ -109,7 +109,9 @@ int Chat::run(LineReader& reader) {
     if (outcome == LineReader::Outcome::kEnd) break;
     if (outcome == LineReader::Outcome::kInterrupted) {
       interrupts::clear();
-      if (interrupted_before || !console_.in_is_terminal()) return kExitInterrupted;
+      if (!console_.in_is_terminal()) return kExitInterrupted;
+      if (!message.empty()) continue;  // it has cleared what was typed
+      if (interrupted_before) return kExitInterrupted;
       interrupted_before = true;
       console_.dim_line("Ctrl-C again or Ctrl-D ends.");
       continue;
@@ -124,6 +126,10 @@ int Chat::run(LineReader& reader) {
 }
 
 void Chat::take(const std::string& message) {
+  if (message.find('\0') != std::string::npos) {
+    failed_ = true;
+    return console_.error("the message holds a zero byte: it is not a text, and was not sent.");
+  }
   if (message.starts_with("//")) {
     conversation_.turns.push_back({"user", message.substr(1)});
   } else if (message.starts_with("/")) {
@@ -202,9 +208,8 @@ int run_chat(Console& console, const Arguments& arguments) {
   auto loaded = load(console, path, flags.load, code);
   if (!loaded) return code;
   if (loaded->model_info.has_chat_template == 0) {
-    console.error(std::string(loaded->model_info.name) + " has no chat template.",
-                  "Let it continue a text with  tandem run MODEL --raw -p TEXT");
-    return kExitFailure;
+    return no_template(console, loaded->model_info,
+                       "Let it continue a text with  tandem run MODEL --raw -p TEXT");
   }
   api::AnswerOptions options;
   const auto sampling = flags.sampling.over(loaded->model);

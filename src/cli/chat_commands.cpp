@@ -3,7 +3,8 @@
 #include <functional>
 
 #include "chat.h"
-#include "files.h"
+#include "input.h"
+#include "output_file.h"
 #include "suggest.h"
 
 namespace tandem::cli {
@@ -56,9 +57,14 @@ std::vector<Setting> settings_of(api::AnswerOptions& options, uint64_t& next_see
           real_setting("repeat-penalty", sampling.repeat_penalty, 0, 100),
           real_setting("frequency-penalty", sampling.frequency_penalty, -100, 100),
           real_setting("presence-penalty", sampling.presence_penalty, -100, 100),
-          whole_setting("repeat-last-n", sampling.repeat_last_n, 1 << 30),
+          whole_setting("repeat-last-n", sampling.repeat_last_n, TANDEM_MOST_REPEAT_LAST_N),
           whole_setting("seed", next_seed, INT64_MAX),
           whole_setting("predict", options.max_tokens, UINT32_MAX)};
+}
+
+std::string turns_of(const Conversation& conversation) {
+  const size_t n = conversation.turns.size() / 2;
+  return std::to_string(n) + (n == 1 ? " turn" : " turns");
 }
 
 // The session's state lies beside the conversation, which people can read.
@@ -129,7 +135,7 @@ void Chat::undo(const std::string&) {
   if (turns.empty()) return console_.dim_line("  nothing to take back");
   while (!turns.empty() && turns.back().role != "user") turns.pop_back();
   if (!turns.empty()) turns.pop_back();
-  console_.dim_line("  taken back; " + std::to_string(turns.size() / 2) + " turns left");
+  console_.dim_line("  taken back; " + turns_of(conversation_) + " left");
 }
 
 void Chat::regen(const std::string&) {
@@ -176,7 +182,8 @@ void Chat::set(const std::string& argument) {
 void Chat::save(const std::string& path) {
   if (path.empty()) return console_.error("/save: no file given.");
   std::string error;
-  if (!write_file(path, conversation_.to_json(loaded_.model_info.name), error)) {
+  // For its owner alone, as the state beside it.
+  if (!write_file(path, conversation_.to_json(loaded_.model_info.name), error, 0600)) {
     failed_ = true;
     return console_.error(error);
   }
@@ -205,7 +212,7 @@ void Chat::load(const std::string& path) {
     return console_.error(text ? path + ": " + error : error);
   }
   conversation_ = std::move(*conversation);
-  std::string message = "  " + std::to_string(conversation_.turns.size() / 2) + " turns loaded";
+  std::string message = "  " + turns_of(conversation_) + " loaded";
   const auto loaded = session_.load(state_path(path));
   // The conversation is whole without its state: the model reads it again with the next message.
   if (!loaded) message += "; it will be read again (" + loaded.error().text + ")";

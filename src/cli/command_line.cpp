@@ -17,10 +17,22 @@ class UsageFormatter : public CLI::Formatter {
   }
 };
 
-// "-c,--ctx" is spoken of as "--ctx".
-std::string long_name(const std::string& names) {
-  const size_t comma = names.find_last_of(',');
-  return comma == std::string::npos ? names : names.substr(comma + 1);
+bool begins_with_option(const std::string& argument, const std::string& name) {
+  if (!argument.starts_with(name)) return false;
+  const bool is_short = name.size() == 2;
+  return is_short || argument.size() == name.size() || argument[name.size()] == '=';
+}
+
+// The name of "-c,--ctx" that was typed.
+std::string typed_name(const std::string& names, const Arguments& arguments) {
+  std::string name;
+  for (size_t at = 0; at <= names.size(); at += name.size() + 1) {
+    name = names.substr(at, names.find(',', at) - at);
+    for (const std::string& argument : arguments) {
+      if (begins_with_option(argument, name)) return name;
+    }
+  }
+  return name;
 }
 
 std::string quoted(const std::string& text) { return "'" + text + "'"; }
@@ -45,15 +57,14 @@ CommandLine::~CommandLine() = default;
 
 void CommandLine::value(const std::string& names, const std::string& type, const std::string& help,
                         Accept accept) {
-  const std::string spoken = long_name(names);
   app_->add_option_function<std::vector<std::string>>(
           names,
-          [spoken, accept = std::move(accept)](const std::vector<std::string>& values) {
+          [this, names, accept = std::move(accept)](const std::vector<std::string>& values) {
             for (const std::string& text : values) {
               const std::string expected = accept(text);
               if (!expected.empty()) {
-                throw CLI::ValidationError(spoken + ": expected " + expected + ", found " +
-                                           quoted(text));
+                throw CLI::ValidationError(typed_name(names, arguments_) + ": expected " +
+                                           expected + ", found " + quoted(text));
               }
             }
           },
@@ -89,6 +100,7 @@ void CommandLine::text(const std::string& names, std::optional<std::string>& tar
 void CommandLine::texts(const std::string& names, std::vector<std::string>& targets,
                         const std::string& type, const std::string& help) {
   value(names, type, help, [&targets](const std::string& text) {
+    if (text.empty()) return std::string("a text that is not empty");
     targets.push_back(text);
     return std::string();
   });
@@ -138,6 +150,7 @@ void CommandLine::require_real(const std::string& names, const std::string& help
 
 std::optional<int> CommandLine::parse(Console& console, const Arguments& arguments) {
   app_->add_flag("-h,--help", help_wanted_, "show this help")->group("Help");
+  arguments_ = arguments;
   // CLI11 takes the arguments from the back.
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
   try {
@@ -186,8 +199,10 @@ std::optional<std::string> CommandLine::take_positional() {
 
 std::optional<std::string> CommandLine::take_model(Console& console, const std::string& from_flag) {
   if (!from_flag.empty()) return from_flag;
-  if (auto model = take_positional()) return model;
-  usage_error(console, "no model given.", "tandem " + name_ + " " + positional_usage_);
+  const auto model = take_positional();
+  if (model && !model->empty()) return model;
+  usage_error(console, model ? "the name of the model is empty." : "no model given.",
+              "tandem " + name_ + " " + positional_usage_);
   return std::nullopt;
 }
 

@@ -39,7 +39,7 @@ class CommandLine {
             const std::string& help);
   void text(const std::string& names, std::optional<std::string>& value, const std::string& type,
             const std::string& help);
-  // May be given more than once.
+  // May be given more than once; an empty one is refused.
   void texts(const std::string& names, std::vector<std::string>& values, const std::string& type,
              const std::string& help);
   void choice(const std::string& names, std::string& value, std::vector<std::string> choices,
@@ -81,6 +81,7 @@ class CommandLine {
   std::string name_, summary_, example_, positional_usage_;
   std::string group_ = "Options";
   std::unique_ptr<CLI::App> app_;
+  Arguments arguments_;  // as typed, for error messages
   std::vector<std::string> positional_values_;
   size_t positionals_taken_ = 0;
   bool help_wanted_ = false;

@@ -131,6 +131,7 @@ class EditReader : public LineReader {
   HistoryW* history_ = nullptr;
   std::string history_file_;
   std::wstring prompt_;
+  std::wstring typed_;                // when an interrupt came
   std::deque<wchar_t> ready_;         // characters that the editor has not asked for yet
   std::deque<unsigned char> unread_;  // bytes taken to recognise a paste, which were something else
   bool interrupted_ = false, ended_ = false;
@@ -297,6 +298,8 @@ int EditReader::read_char(wchar_t* c) {
     }
     if (got == Got::kInterrupted) {
       interrupted_ = true;
+      const LineInfoW* line = el_wline(edit_);
+      typed_.assign(line->buffer, line->lastchar);
       errno = EINTR;
       return -1;
     }
@@ -328,6 +331,7 @@ LineReader::Outcome EditReader::read(const char* prompt, std::string& line) {
     ready_.clear();
     unread_.clear();
     std::fputs("^C\n", stderr);
+    line = utf8_of(typed_);
     return Outcome::kInterrupted;
   }
   if (typed == nullptr || n_chars <= 0) {

@@ -40,7 +40,10 @@ std::string summary_of(const tandem_model_info& info) {
   }
   text += row("context", std::to_string(info.n_context_trained) + " tokens as trained");
   text += row("vocabulary", std::to_string(info.n_vocabulary) + " tokens");
-  return text + row("chat template", info.has_chat_template != 0 ? "yes" : "no");
+  const std::string broken = info.chat_template_error;
+  return text + row("chat template", info.has_chat_template != 0 ? "yes"
+                                     : broken.empty()            ? "no"
+                                                                 : "cannot be used: " + broken);
 }
 
 // The first line of a value, cut to what a terminal's line holds: templates are long.

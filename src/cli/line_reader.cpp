@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "edit_reader.h"
 #include "interrupts.h"
@@ -23,7 +24,7 @@ class PlainReader : public LineReader {
     while ((end = buffer_.find('\n')) == std::string::npos) {
       const Outcome outcome = fill();
       if (outcome == Outcome::kInterrupted && with_prompt_) console_.err("\n");
-      if (outcome == Outcome::kInterrupted) buffer_.clear();
+      if (outcome == Outcome::kInterrupted) line = std::exchange(buffer_, {});
       if (outcome == Outcome::kEnd && !buffer_.empty()) break;  // a last line without its newline
       if (outcome != Outcome::kLine) return outcome;
     }
@@ -71,12 +72,14 @@ LineReader::Outcome read_message(LineReader& reader, std::string& message) {
   message.clear();
   std::string line;
   Outcome outcome = reader.read("> ", line);
+  if (outcome == Outcome::kInterrupted) message = line;
   if (outcome != Outcome::kLine) return outcome;
   if (line.starts_with(fence)) {
     line.erase(0, fence.size());
     while (!line.ends_with(fence)) {
       if (!line.empty() || !message.empty()) message += line + "\n";
       outcome = reader.read(". ", line);
+      if (outcome == Outcome::kInterrupted) message += fence;
       if (outcome == Outcome::kInterrupted) return outcome;
       if (outcome == Outcome::kEnd) {  // an open block at the end of a pipe is a message
         line = fence;

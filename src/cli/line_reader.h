@@ -16,7 +16,7 @@ class LineReader {
 
   virtual ~LineReader() = default;
   // `line` comes without its newline; pasted newlines stand inside it. The prompt is for people
-  // only.
+  // only.  An interrupt leaves what was typed in `line`, as far as is known.
   virtual Outcome read(const char* prompt, std::string& line) = 0;
   // For the history of people.
   virtual void remember(const std::string& /*text*/) {}
@@ -27,7 +27,8 @@ class LineReader {
 std::unique_ptr<LineReader> make_line_reader(const Console& console);
 
 // What a person means as one message: lines that end in a backslash go on, and a line that begins
-// with """ opens a block that ends with """. An interrupt drops all of it.
+// with """ opens a block that ends with """. After an interrupt `message` is
+// empty only when nothing had been typed.
 LineReader::Outcome read_message(LineReader& reader, std::string& message);
 
 }  // namespace tandem::cli

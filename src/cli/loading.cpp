@@ -11,8 +11,8 @@
 #include <string_view>
 #include <utility>
 
-#include "files.h"
 #include "interrupts.h"
+#include "output_file.h"
 #include "progress_bar.h"
 
 namespace tandem::cli {
@@ -82,9 +82,10 @@ void LoadFlags::add_model_to(CommandLine& line) {
 
 void LoadFlags::add_to(CommandLine& line) {
   add_model_to(line);
-  line.whole("-c,--ctx", n_context, 0, 1 << 30,
+  line.whole("-c,--ctx", n_context, 0, TANDEM_MOST_CONTEXT,
              "context in tokens, 0: as trained, limited by free memory");
-  line.whole("-t,--threads", n_threads, 0, 4096, "threads, 0: one per physical core");
+  line.whole("-t,--threads", n_threads, 0, TANDEM_MOST_THREADS,
+             "threads, 0: one per physical core");
   line.choice("--read", read, {"auto", "buffered", "direct"},
               "how weights are read from the drive");
   line.choice("--kv", kv, {"f16", "f32"},
@@ -135,8 +136,8 @@ std::optional<api::Model> open_model(Console& console, const std::string& path, 
 std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags,
                            int& exit_code) {
   // A file that cannot be written is better known now than after the answer.
-  if (AtomicFile trace(flags.trace); !flags.trace.empty() && !trace.open()) {
-    console.error("--trace: " + trace.error());
+  if (std::string error; !flags.trace.empty() && !can_write(flags.trace, error)) {
+    console.error("--trace: " + error);
     exit_code = kExitFailure;
     return std::nullopt;
   }
@@ -184,6 +185,15 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
   const std::lock_guard<std::mutex> lock(notes->mutex);
   return Loaded{std::move(*model), std::move(*engine), *model_info,
                 *engine_info,      notes->notes,       flags.trace};
+}
+
+int no_template(Console& console, const tandem_model_info& model, std::string_view suggestion) {
+  const std::string reason = model.chat_template_error;
+  console.error(reason.empty() ? std::string(model.name) + " has no chat template."
+                               : "the chat template of " + std::string(model.name) +
+                                     " cannot be used: " + reason,
+                suggestion);
+  return kExitFailure;
 }
 
 std::string bundled_model() {

@@ -50,6 +50,9 @@ int finish_trace(Console& console, const Loaded& loaded, int code);
 // What the trace says, in dim lines on standard error; nothing without one.
 void print_trace(Console& console, const Loaded& loaded);
 
+// Prints that the model cannot chat, with the reason, and gives the exit code.
+int no_template(Console& console, const tandem_model_info& model, std::string_view suggestion);
+
 // The model that comes with tandem: in $TANDEM_MODELS, beside the program, in the source tree. ""
 // when there is none.
 std::string bundled_model();

@@ -1,9 +1,9 @@
 #include <bit>
 
 #include "commands.h"
-#include "files.h"
 #include "interrupts.h"
 #include "loading.h"
+#include "output_file.h"
 #include "progress_bar.h"
 
 namespace tandem::cli {
@@ -12,18 +12,14 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "rows are written as they lie in memory");
 
 int write_logits(Console& console, Loaded& loaded, std::span<const int32_t> tokens,
-                 const std::string& path) {
+                 const std::string& path, OutputFile& file) {
   auto session = api::Session::create(loaded.engine);
   if (!session) return console.fail(session.error());
   const uint64_t row_bytes = uint64_t{loaded.model_info.n_vocabulary} * sizeof(float);
   console.line("writing " + std::to_string(tokens.size()) + " rows of " +
                std::to_string(loaded.model_info.n_vocabulary) + " float32, " +
-               format_bytes(row_bytes * tokens.size()) + ", to " + path);
-  AtomicFile file(path);
-  if (!file.open()) {
-    console.error(file.error());
-    return kExitFailure;
-  }
+               format_bytes(row_bytes * tokens.size()) + ", to " +
+               (path == "-" ? "standard output" : path));
   ProgressBar bar(console, "computing", ProgressBar::Unit::kTokens);
   bool written = true;
   const interrupts::ActOnInterrupt cancel([&session] { session->cancel(); });
@@ -60,7 +56,7 @@ int run_logits(Console& console, const Arguments& arguments) {
                    "MODEL --tokens IDS --output FILE");
   line.group("Input and output");
   line.text("--tokens", ids, "IDS", "token ids, separated by commas or spaces");
-  line.text("-o,--output", output, "FILE", "the file to write");
+  line.text("-o,--output", output, "FILE", "the file to write, - for standard output");
   load_flags.add_to(line);
   if (const auto code = line.parse(console, arguments)) return *code;
   const auto path = line.take_model(console, load_flags.model);
@@ -73,10 +69,16 @@ int run_logits(Console& console, const Arguments& arguments) {
 
   // The context must hold the tokens, and need not hold more.
   if (load_flags.n_context == 0) load_flags.n_context = static_cast<uint32_t>(tokens->size());
+  OutputFile file(output);  // one that cannot be written is better known before the model is loaded
+  if (!file.open()) {
+    if (interrupts::pending()) return kExitInterrupted;
+    console.error(file.error());
+    return kExitFailure;
+  }
   int code = kExitOk;
   auto loaded = load(console, *path, load_flags, code);
   if (!loaded) return code;
-  return write_logits(console, *loaded, *tokens, output);
+  return write_logits(console, *loaded, *tokens, output, file);
 }
 
 }  // namespace tandem::cli

@@ -112,22 +112,33 @@ std::optional<uint64_t> parse_size(std::string_view text) {
     return *whole * factor;
   }
   const auto real = parse_real(number);
-  if (!real || *real * static_cast<double>(factor) >= 9e18) return std::nullopt;
-  return static_cast<uint64_t>(*real * static_cast<double>(factor));
+  if (!real) return std::nullopt;
+  const double size = *real * static_cast<double>(factor), nearest = std::round(size);
+  // 1.1GB is whole but for the rounding of 1.1; half a byte is a mistake.
+  if (size >= 9e18 || std::fabs(size - nearest) > 1e-6 * size) return std::nullopt;
+  return static_cast<uint64_t>(nearest);
 }
 
 std::optional<std::vector<int32_t>> parse_ids(std::string_view text) {
+  constexpr std::string_view kSpaces = " \t\r\n", kEnds = ", \t\r\n";
   std::vector<int32_t> ids;
-  size_t at = 0;
-  while (true) {
-    at = text.find_first_not_of(", \t\r\n", at);
-    if (at == std::string_view::npos) return ids;
-    const size_t end = std::min(text.find_first_of(", \t\r\n", at), text.size());
+  bool after_comma = false;
+  for (size_t at = 0; (at = text.find_first_not_of(kSpaces, at)) != std::string_view::npos;) {
+    if (text[at] == ',') {
+      if (after_comma || ids.empty()) return std::nullopt;
+      after_comma = true;
+      ++at;
+      continue;
+    }
+    const size_t end = std::min(text.find_first_of(kEnds, at), text.size());
     const auto id = parse_whole<int32_t>(text.substr(at, end - at));
     if (!id || *id < 0) return std::nullopt;
     ids.push_back(*id);
+    after_comma = false;
     at = end;
   }
+  if (after_comma) return std::nullopt;
+  return ids;
 }
 
 Spread spread_of(std::vector<double> values) {

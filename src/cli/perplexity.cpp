@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
-#include "files.h"
+#include "input.h"
 #include "interrupts.h"
 #include "loading.h"
 #include "progress_bar.h"
@@ -65,8 +65,9 @@ double nats_of(std::span<const float> logits, int32_t token) {
 
 class Measurement {
  public:
-  Measurement(Console& console, Loaded& loaded, std::string text)
-      : console_(console), loaded_(loaded), text_(std::move(text)) {}
+  // `name` is what messages call the text.
+  Measurement(Console& console, Loaded& loaded, std::string text, std::string name)
+      : console_(console), loaded_(loaded), text_(std::move(text)), name_(std::move(name)) {}
 
   int run(const PerplexityFlags& flags);
 
@@ -78,7 +79,7 @@ class Measurement {
 
   Console& console_;
   Loaded& loaded_;
-  std::string text_;
+  std::string text_, name_;
   std::vector<int32_t> tokens_;
   std::optional<int32_t> bos_;
   size_t n_context_ = 0, stride_ = 0;
@@ -102,7 +103,7 @@ bool Measurement::prepare(int& code) {
   if (!wrapped->empty() && !bare->empty() && wrapped->front() != bare->front())
     bos_ = wrapped->front();
   if (tokens_.size() < 2) {
-    console_.error("the text is " + std::to_string(tokens_.size()) +
+    console_.error(name_ + ": the text is " + std::to_string(tokens_.size()) +
                    " tokens long; at least 2 are needed.");
     code = kExitFailure;
     return false;
@@ -278,7 +279,9 @@ int run_perplexity(Console& console, const Arguments& arguments) {
   }
   auto loaded = load(console, *path, flags.load, code);
   if (!loaded) return code;
-  return Measurement(console, *loaded, std::move(*text)).run(flags);
+  return Measurement(console, *loaded, std::move(*text),
+                     flags.file == "-" ? "standard input" : flags.file)
+      .run(flags);
 }
 
 }  // namespace tandem::cli

@@ -5,9 +5,10 @@
 
 #include "answer.h"
 #include "commands.h"
-#include "files.h"
+#include "input.h"
 #include "interrupts.h"
 #include "loading.h"
+#include "output_file.h"
 #include "sampling_flags.h"
 
 namespace tandem::cli {
@@ -114,6 +115,7 @@ int report(Console& console, const Answer& answer, const Loaded& loaded, const R
   if (answer.finish == TANDEM_FINISH_ERROR) return console.fail(answer.error);
   const uint32_t n_context = loaded.engine_info.n_context;
   if (answer.finish == TANDEM_FINISH_CANCELLED) {
+    if (!console.out_works()) return kExitFailure;  // the console says why
     console.line("interrupted: " + std::to_string(answer.n_generated) + " tokens were written.");
     return kExitInterrupted;
   }
@@ -214,6 +216,11 @@ int run_run(Console& console, const Arguments& arguments) {
     console.error("the prompt holds a zero byte: it is not a text.", "Was a binary file given?");
     return kExitFailure;
   }
+  // A file that cannot be written is better known now than after the answer.
+  if (!flags.save_state.empty() && !can_write(flags.save_state, error)) {
+    console.error("--save-state: " + error);
+    return kExitFailure;
+  }
   int code = kExitOk;
   auto loaded = load(console, *path, flags.load, code);
   if (!loaded) return code;
@@ -221,9 +228,8 @@ int run_run(Console& console, const Arguments& arguments) {
     for (const std::string& note : loaded->notes) console.note(note);
   }
   if (!flags.raw && loaded->model_info.has_chat_template == 0) {
-    console.error(std::string(loaded->model_info.name) + " has no chat template.",
-                  "Let it continue the text as it stands with  --raw");
-    return kExitFailure;
+    return no_template(console, loaded->model_info,
+                       "Let it continue the text as it stands with  --raw");
   }
   code = answer_prompt(console, *loaded, flags, *prompt);
   if (!flags.quiet) print_trace(console, *loaded);

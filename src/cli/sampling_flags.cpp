@@ -18,7 +18,8 @@ void SamplingFlags::add_to(CommandLine& line) {
             "divides what appeared lately, 0 or 1: off");
   line.real("--frequency-penalty", frequency_penalty, -100, 100, "per appearance, 0: off");
   line.real("--presence-penalty", presence_penalty, -100, 100, "once for what appeared, 0: off");
-  line.whole("--repeat-last-n", repeat_last_n, 0, 1 << 30, "tokens that the penalties look back");
+  line.whole("--repeat-last-n", repeat_last_n, 0, TANDEM_MOST_REPEAT_LAST_N,
+             "tokens that the penalties look back");
 }
 
 api::Expected<tandem_sampling> SamplingFlags::over(const api::Model& model) const {

@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include "commands.h"
 #include "interrupts.h"
 #include "progress_bar.h"
@@ -7,6 +9,7 @@ namespace tandem::cli {
 
 int run_synth(Console& console, const Arguments& arguments) {
   api::SynthOptions options;
+  bool overwrite = false;
   CommandLine line(
       "synth",
       "A model file with a public model's shape and random weights, for measurements. It answers\n"
@@ -23,17 +26,24 @@ int run_synth(Console& console, const Arguments& arguments) {
             "format of the weights: q4_k (default), q8_0, f16, ...");
   line.whole("-s,--seed", options.seed, 0, INT64_MAX,
              "seed of the weights, 0 by default: the same file again");
+  line.flag("--overwrite", overwrite, "replace a file that exists");
   if (const auto code = line.parse(console, arguments)) return *code;
   const auto path = line.take_positional();
   if (!path)
     return line.usage_error(console, "no output file given.", "tandem synth OUT --like NAME");
   if (!line.all_taken(console)) return kExitUsage;
+  if (path->empty()) return line.usage_error(console, "the name of the output file is empty.");
   if (options.like.empty()) {
     // The library knows the names: asked without one, it lists them.
     const auto listed = api::synthesize(*path, options);
     return line.usage_error(console, "--like: no name given.", listed ? "" : listed.error().text);
   }
 
+  std::error_code ignored;
+  if (!overwrite && std::filesystem::exists(*path, ignored)) {
+    console.error(*path + ": exists already.", "To replace it, add  --overwrite");
+    return kExitFailure;
+  }
   ProgressBar bar(console, "writing", ProgressBar::Unit::kBytes);
   api::Cancel cancel;
   bool announced = false;
@@ -49,7 +59,10 @@ int run_synth(Console& console, const Arguments& arguments) {
   const auto done = api::synthesize(*path, options);
   bar.clear();
   if (done) return kExitOk;
-  if (done.error().code != TANDEM_ERROR_CANCELLED) return console.fail(done.error());
+  if (done.error().code != TANDEM_ERROR_CANCELLED) {
+    const int code = console.fail(done.error());
+    return done.error().code == TANDEM_ERROR_INVALID_ARGUMENT ? kExitUsage : code;
+  }
   console.line("interrupted: " + bar.amount() + " written; nothing was kept.");
   return kExitInterrupted;
 }

@@ -1,7 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
-#include "files.h"
+#include "input.h"
 #include "interrupts.h"
 #include "loading.h"
 

@@ -1,6 +1,11 @@
 #include "machine/free_memory.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "machine/cgroup.h"
@@ -16,6 +21,17 @@ HugePages::Transparent parse_transparent(std::string_view text) {
   return HugePages::Transparent::kUnknown;
 }
 
+// The first number of statm is what the process has mapped, in pages.
+std::optional<uint64_t> process_free_bytes(const std::filesystem::path& root) {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
+  const std::string statm = read_system_text(root / "proc/self/statm").value_or("");
+  const auto pages = parse_number(std::string_view(statm).substr(0, statm.find(' ')));
+  if (!pages) return std::nullopt;
+  const uint64_t mapped = *pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  return limit.rlim_cur - std::min<uint64_t>(limit.rlim_cur, mapped);
+}
+
 }  // namespace
 
 FreeMemory free_memory(const std::filesystem::path& root) {
@@ -26,6 +42,7 @@ FreeMemory free_memory(const std::filesystem::path& root) {
   memory.available_bytes = number_after_key(text, "MemAvailable:").value_or(0) * kKiB;
   memory.cgroup_limit_bytes = limits.memory_limit_bytes;
   memory.cgroup_free_bytes = limits.memory_free_bytes;
+  memory.process_free_bytes = process_free_bytes(root);
   return memory;
 }
 

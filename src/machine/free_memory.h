@@ -13,12 +13,16 @@ struct FreeMemory {
   uint64_t available_bytes = 0;  // MemAvailable: free, and file cache the kernel would give back
   std::optional<uint64_t> cgroup_limit_bytes;
   std::optional<uint64_t> cgroup_free_bytes;
+  std::optional<uint64_t> process_free_bytes;  // RLIMIT_AS (ulimit -v) less what is mapped already
 
   bool known() const { return total_bytes > 0 || cgroup_free_bytes.has_value(); }
   bool limited_by_cgroup() const {
     return cgroup_free_bytes && (total_bytes == 0 || *cgroup_free_bytes < available_bytes);
   }
-  uint64_t bytes() const { return limited_by_cgroup() ? *cgroup_free_bytes : available_bytes; }
+  uint64_t bytes() const {
+    const uint64_t system = limited_by_cgroup() ? *cgroup_free_bytes : available_bytes;
+    return std::min(system, process_free_bytes.value_or(system));
+  }
 };
 
 // A few small files are read, about 0.1 ms.  Any thread.  Zeros where /proc is missing.

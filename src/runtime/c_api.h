@@ -127,6 +127,9 @@ char* copy_string(std::string_view text);
 Status give_tokens(std::span<const TokenId> all, int32_t* tokens, size_t capacity,
                    size_t* n_tokens);
 
+// kInvalidArgument for more than any context holds, which a wrapped count is.
+Status check_token_count(size_t n_tokens);
+Result<std::vector<TokenId>> read_tokens(const int32_t* tokens, size_t n_tokens);
 Result<std::vector<ChatMessage>> read_messages(const tandem_message* messages, size_t n_messages);
 Result<SamplingParameters> read_sampling(const tandem_sampling* sampling);
 ProgressCallback progress_callback(tandem_progress_fn callback, void* user);

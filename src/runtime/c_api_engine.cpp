@@ -7,6 +7,10 @@
 namespace tandem::c_api {
 namespace {
 
+static_assert(TANDEM_MOST_THREADS == Team::kMaxThreads);
+static_assert(TANDEM_MOST_CONTEXT == EngineOptions::kMostContext);
+static_assert(TANDEM_MOST_REPEAT_LAST_N == SamplingParameters::kMostRepeatLastN);
+
 constexpr uint32_t kMostTraceRecords = 1 << 22;  // 1.25 GiB
 
 LogCallback log_callback(tandem_log_fn callback, void* user) {

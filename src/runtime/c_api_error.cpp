@@ -109,6 +109,17 @@ Status give_tokens(std::span<const TokenId> all, int32_t* tokens, size_t capacit
   return ok_status();
 }
 
+Status check_token_count(size_t n_tokens) {
+  if (n_tokens <= TANDEM_MOST_CONTEXT) return ok_status();
+  return invalid_argument("n_tokens is " + std::to_string(n_tokens) + ", expected at most " +
+                          std::to_string(TANDEM_MOST_CONTEXT));
+}
+
+Result<std::vector<TokenId>> read_tokens(const int32_t* tokens, size_t n_tokens) {
+  TANDEM_RETURN_IF_ERROR(check_token_count(n_tokens));
+  return std::vector<TokenId>(tokens, tokens + n_tokens);
+}
+
 tandem_progress progress_of(const Progress& progress) {
   return {sizeof(tandem_progress), static_cast<tandem_stage>(progress.stage), progress.done,
           progress.total, progress.eta_seconds};

@@ -53,6 +53,7 @@ tandem_model_info info_of(const Model& model) {
   info.n_experts = from.n_experts;
   info.n_experts_used = from.n_experts_used;
   info.has_chat_template = model.has_chat_template() ? 1 : 0;
+  info.chat_template_error = model.chat_template_status().message().c_str();
   return info;
 }
 
@@ -82,6 +83,7 @@ const CancelFlag* flag_of(const tandem_cancel* cancel) {
 }
 
 Status check_ids(const int32_t* tokens, size_t n_tokens, uint32_t n_vocabulary) {
+  TANDEM_RETURN_IF_ERROR(check_token_count(n_tokens));
   for (size_t i = 0; i < n_tokens; ++i) {
     if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= n_vocabulary) {
       return invalid_argument("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +

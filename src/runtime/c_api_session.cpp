@@ -68,7 +68,7 @@ Status read_prompt(const tandem_request& in, Request& out) {
   }
   if (in.tokens == nullptr) return invalid_argument("request.tokens is NULL");
   out.kind = Request::Kind::kTokens;
-  out.tokens.assign(in.tokens, in.tokens + in.n_tokens);
+  TANDEM_ASSIGN_OR_RETURN(out.tokens, read_tokens(in.tokens, in.n_tokens));
   return ok_status();
 }
 
@@ -219,8 +219,8 @@ tandem_code tandem_session_evaluate(tandem_session* session, const int32_t* toke
         return callback(user, index, logits.data(), logits.size());
       };
     }
-    return session->session->evaluate(std::vector<TokenId>(tokens, tokens + n_tokens),
-                                      std::move(give));
+    TANDEM_ASSIGN_OR_RETURN(std::vector<TokenId> read, read_tokens(tokens, n_tokens));
+    return session->session->evaluate(std::move(read), std::move(give));
   });
 }
 

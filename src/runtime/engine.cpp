@@ -88,9 +88,9 @@ Status check_options(const EngineOptions& options) {
     return invalid_argument("n_threads is " + std::to_string(options.n_threads) +
                             ", expected at most " + std::to_string(Team::kMaxThreads));
   }
-  if (options.n_context < 0 || options.n_context > (int64_t{1} << 27)) {
+  if (options.n_context < 0 || options.n_context > EngineOptions::kMostContext) {
     return invalid_argument("n_context is " + std::to_string(options.n_context) +
-                            ", expected at most " + std::to_string(int64_t{1} << 27));
+                            ", expected at most " + std::to_string(EngineOptions::kMostContext));
   }
   return ok_status();
 }

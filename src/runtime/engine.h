@@ -27,6 +27,8 @@ namespace tandem {
 class Session;
 
 struct EngineOptions {
+  static constexpr int64_t kMostContext = int64_t{1} << 27;
+
   unsigned n_threads = 0;  // 0: one per physical core that may be used
   int64_t n_context = 0;   // 0: as trained, limited by free memory
   BlockStoreOptions store;

@@ -35,6 +35,8 @@ class Model {
   const Program& program() const { return program_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   bool has_chat_template() const { return template_ != nullptr; }
+  // Why there is no template although the file has one; ok otherwise.
+  const Status& chat_template_status() const { return template_status_; }
   const SamplingParameters& default_sampling() const { return sampling_; }
   // One of the file()'s paths.  Errors: those of ReadFile::open; kIo when it is not the file that was opened any more.
   Result<std::unique_ptr<ReadFile>> open_again(const std::filesystem::path& path,
@@ -56,7 +58,7 @@ class Model {
   ModelInfo info_;
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<const ChatTemplate> template_;
-  Status template_status_;  // why there is no template although the file has one
+  Status template_status_;
   SamplingParameters sampling_;
 };
 

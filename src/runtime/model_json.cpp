@@ -31,7 +31,7 @@ Json value_of(const GgufFile& file, const MetadataEntry& entry) {
   return entry.printable(kLongestValue);
 }
 
-Json info_json(const ModelInfo& info, bool has_chat_template) {
+Json info_json(const ModelInfo& info, bool has_chat_template, const std::string& template_error) {
   return Json{{"name", info.name},
               {"architecture", info.architecture},
               {"type", info.type_name},
@@ -44,7 +44,8 @@ Json info_json(const ModelInfo& info, bool has_chat_template) {
               {"n_context_trained", info.n_context_trained},
               {"n_experts", info.n_experts},
               {"n_experts_used", info.n_experts_used},
-              {"has_chat_template", has_chat_template}};
+              {"has_chat_template", has_chat_template},
+              {"chat_template_error", template_error}};
 }
 
 Json tensor_json(const TensorInfo& tensor) {
@@ -76,9 +77,11 @@ std::string metadata_text(const GgufFile& file) {
 std::string Model::to_json() const {
   Json tensors = Json::array();
   for (const TensorInfo& tensor : file_.tensors()) tensors.push_back(tensor_json(tensor));
-  return R"({"info":)" + text_of(info_json(info_, has_chat_template())) + R"(,"files":)" +
-         text_of(file_.paths()) + R"(,"warnings":)" + text_of(tokenizer_->warnings()) +
-         R"(,"metadata":)" + metadata_text(file_) + R"(,"tensors":)" + text_of(tensors) + "}";
+  return R"({"info":)" +
+         text_of(info_json(info_, has_chat_template(), template_status_.message())) +
+         R"(,"files":)" + text_of(file_.paths()) + R"(,"warnings":)" +
+         text_of(tokenizer_->warnings()) + R"(,"metadata":)" + metadata_text(file_) +
+         R"(,"tensors":)" + text_of(tensors) + "}";
 }
 
 }  // namespace tandem

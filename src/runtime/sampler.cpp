@@ -8,7 +8,7 @@
 namespace tandem {
 namespace {
 
-Status out_of_range(const char* field, double value, const char* expected) {
+Status out_of_range(const char* field, double value, const std::string& expected) {
   return invalid_argument("sampling." + std::string(field) + " is " + std::to_string(value) +
                           ", expected " + expected);
 }
@@ -66,8 +66,10 @@ Status validate(const SamplingParameters& p) {
   if (!within(p.presence_penalty, -100, 100)) {
     return out_of_range("presence_penalty", p.presence_penalty, "-100 to 100");
   }
-  if (!within(p.repeat_last_n, 0, 1 << 20))
-    return out_of_range("repeat_last_n", p.repeat_last_n, "0 to 1048576");
+  if (!within(p.repeat_last_n, 0, SamplingParameters::kMostRepeatLastN)) {
+    return out_of_range("repeat_last_n", p.repeat_last_n,
+                        "0 to " + std::to_string(SamplingParameters::kMostRepeatLastN));
+  }
   return ok_status();
 }
 

@@ -20,6 +20,8 @@
 namespace tandem {
 
 struct SamplingParameters {
+  static constexpr int kMostRepeatLastN = 1 << 20;
+
   float temperature = 0.7f;  // 0: always the likeliest token, of equals the lowest id
   int top_k = 40;            // 0: off
   float top_p = 0.95f;       // 0 or 1: off

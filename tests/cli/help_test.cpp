@@ -81,6 +81,37 @@ TEST(WrongUsage, SaysWhatAValueShouldBe) {
   EXPECT_THAT(outcome.err, HasSubstr("found 'warm'"));
 }
 
+TEST(WrongUsage, IsToldByTheNameThatWasTyped) {
+  const auto error = [](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"run", "m.gguf", "-p", "hi"});
+    const Outcome outcome = tandem(flags);
+    EXPECT_EQ(outcome.exit_code, 2);
+    return outcome.err;
+  };
+  EXPECT_THAT(error({"-n", "3.9"}), StartsWith("error: -n: expected a whole number"));
+  EXPECT_THAT(error({"--predict", "x"}), StartsWith("error: --predict: "));
+  EXPECT_THAT(error({"--n-predict=x"}), StartsWith("error: --n-predict: "));
+  EXPECT_THAT(error({"-t4096"}), StartsWith("error: -t: expected a whole number from 0 to 1024"));
+  EXPECT_THAT(error({"--ctx", "134217729"}), HasSubstr("from 0 to 134217728"));
+  EXPECT_THAT(error({"--repeat-last-n", "1048577"}), HasSubstr("from 0 to 1048576"));
+  EXPECT_THAT(error({"--stop", ""}), HasSubstr("--stop: expected a text that is not empty"));
+}
+
+TEST(WrongUsage, IsAnEmptyName) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"inspect", ""}, {"synth", "", "--like", "llama-3.2-1b"}}) {
+    const Outcome outcome = tandem(arguments);
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_THAT(outcome.err, HasSubstr("is empty."));
+  }
+}
+
+TEST(WrongUsage, IsABenchOfNothing) {
+  const Outcome outcome = tandem({"bench", "m.gguf", "-p", "0", "-n", "0"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("nothing to measure"));
+}
+
 TEST(WrongUsage, NamesTheArgumentThatIsOneTooMany) {
   const Outcome outcome = tandem({"inspect", "a.gguf", "b.gguf"});
   EXPECT_EQ(outcome.exit_code, 2);

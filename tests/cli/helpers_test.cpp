@@ -42,10 +42,12 @@ TEST(ParseSize, ReadsBinaryAndDecimalUnits) {
   EXPECT_EQ(parse_size("8GiB"), uint64_t{8} << 30);
   EXPECT_EQ(parse_size("8GB"), 8000000000u);
   EXPECT_EQ(parse_size("1.5k"), 1536u);
+  EXPECT_EQ(parse_size("1.1GB"), 1100000000u);
 }
 
 TEST(ParseSize, RefusesWhatIsNoSize) {
-  for (const char* text : {"", "G", "-1", "8X", "8Gx", "1e5", "99999999999T", "k4", "."}) {
+  for (const char* text :
+       {"", "3.9", "0.3k", "G", "-1", "8X", "8Gx", "1e5", "99999999999T", "k4", "."}) {
     EXPECT_EQ(parse_size(text), std::nullopt) << text;
   }
 }
@@ -53,7 +55,11 @@ TEST(ParseSize, RefusesWhatIsNoSize) {
 TEST(ParseIds, ReadsCommasAndSpaces) {
   EXPECT_EQ(parse_ids("1,2, 3\n4"), (std::vector<int32_t>{1, 2, 3, 4}));
   EXPECT_EQ(parse_ids("1,-2"), std::nullopt);
-  EXPECT_EQ(parse_ids("1,x"), std::nullopt);
+  EXPECT_EQ(parse_ids("1 , 2"), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(parse_ids(" "), std::vector<int32_t>{});
+  for (const char* text : {"1,x", "1,,2", ",1", "1,", "1, ,2"}) {
+    EXPECT_EQ(parse_ids(text), std::nullopt) << text;
+  }
   EXPECT_EQ(parse_ids("99999999999"), std::nullopt);
 }
 

@@ -1,12 +1,14 @@
 // inspect, tokenize, logits, perplexity, bench, synth and machine, on small models.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "cli/program.h"
 #include "status_matchers.h"
@@ -151,6 +153,43 @@ TEST(Logits, OnAFullDriveNameTheFileAndLeaveTheOldOne) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
 }
 
+TEST(Logits, GoToStandardOutputWhenAsked) {
+  const TemporaryFolder folder;
+  const std::string output = folder / "logits.bin";
+  const auto logits_to = [](const std::string& path) {
+    return tandem({"logits", golden("qwen3.gguf"), "--tokens", "1,2", "-o", path});
+  };
+  ASSERT_EQ(logits_to(output).exit_code, 0);
+  EXPECT_EQ(logits_to("-").out, content_of(output));
+}
+
+TEST(Logits, FollowALinkAndKeepPermissions) {
+  const TemporaryFolder folder;
+  const std::string output = folder / "logits.bin", link = folder / "link";
+  write(output, "old");
+  std::filesystem::permissions(
+      output, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  std::filesystem::create_symlink("logits.bin", link);
+  ASSERT_EQ(tandem({"logits", golden("qwen3.gguf"), "--tokens", "1", "-o", link}).exit_code, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_NE(content_of(output), "old");
+  EXPECT_EQ(std::filesystem::status(output).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+TEST(Logits, WaitForWhoReadsAPipe) {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::string read;
+  std::thread reader([&] { read = content_of(pipe); });
+  const Outcome outcome = tandem({"logits", golden("qwen3.gguf"), "--tokens", "1,2", "-o", pipe});
+  reader.join();
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("writing 2 rows of"));
+  EXPECT_FALSE(read.empty());
+}
+
 TEST(Logits, SayWhichFileCannotBeWritten) {
   const Outcome outcome = tandem(
       {"logits", golden("qwen3.gguf"), "--tokens", "1", "--output", "/no/such/folder/logits.bin"});
@@ -239,7 +278,7 @@ TEST(Bench, RefusesAContextThatIsTooSmall) {
 TEST(Synth, RefusesANameItDoesNotKnow) {
   const TemporaryFolder folder;
   const Outcome outcome = tandem({"synth", folder / "x.gguf", "--like", "llama-9"});
-  EXPECT_NE(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.err, HasSubstr("llama-3.2-1b"));
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
@@ -249,12 +288,22 @@ TEST(Synth, OnAFullDriveNamesTheFileAndLeavesTheOldOne) {
   const std::string output = folder / "model.gguf";
   write(output, "old");
   const Outcome outcome = tandem_on_a_full_drive(
-      {"synth", output, "--like", "llama-3.2-1b", "--layers", "1"}, 10'000'000);
+      {"synth", output, "--like", "llama-3.2-1b", "--layers", "1", "--overwrite"}, 10'000'000);
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("model.gguf: write after "));
   EXPECT_THAT(outcome.err, HasSubstr("File too large"));
   EXPECT_EQ(content_of(output), "old");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
+}
+
+TEST(Synth, ReplacesAFileOnlyWhenAsked) {
+  const TemporaryFolder folder;
+  const std::string output = folder / "model.gguf";
+  write(output, "old");
+  const Outcome outcome = tandem({"synth", output, "--like", "llama-3.2-1b", "--layers", "1"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("exists already"));
+  EXPECT_EQ(content_of(output), "old");
 }
 
 TEST(Machine, IsAMachineFileAndATable) {

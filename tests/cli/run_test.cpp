@@ -158,6 +158,42 @@ TEST(Run, RefusesATraceThatCannotBeWrittenBeforeItLoads) {
   EXPECT_THAT(outcome.err, Not(HasSubstr("model.gguf")));
 }
 
+TEST(Run, RefusesAStateThatCannotBeWrittenBeforeItLoads) {
+  const Outcome outcome =
+      tandem({"run", "/nonexistent/model.gguf", "-p", "x", "--save-state", "/nonexistent/state"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("--save-state: /nonexistent/state"));
+  EXPECT_THAT(outcome.err, Not(HasSubstr("model.gguf")));
+}
+
+TEST(Chat, SaysWhyATemplateCannotBeUsed) {
+  const TemporaryFolder folder;
+  const std::string model = folder / "model.gguf";
+  std::ifstream file(kModel, std::ios::binary);
+  std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const size_t at = bytes.find("{% for");
+  ASSERT_NE(at, std::string::npos);
+  bytes.replace(at, 6, "{% fro");
+  std::ofstream(model, std::ios::binary) << bytes;
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"chat", model}, {"run", model, "-p", "hi"}}) {
+    const Outcome outcome = tandem(arguments);
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_THAT(outcome.err, HasSubstr("cannot be used: "));
+    EXPECT_THAT(outcome.err, HasSubstr("fro"));
+    EXPECT_THAT(outcome.err, HasSubstr("--raw"));
+  }
+  EXPECT_THAT(tandem({"inspect", model}).out, HasSubstr("chat template   cannot be used: "));
+}
+
+TEST(Chat, SendsNoMessageWithAZeroByte) {
+  const Outcome outcome =
+      tandem({"chat", kModel, "-n", "2"}, std::string_view("one\0two\n/stats\n", 15));
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("zero byte"));
+  EXPECT_THAT(outcome.err, HasSubstr("turns       0"));
+}
+
 TEST(Chat, StatsShowTheLanesOfATrace) {
   const TemporaryFolder folder;
   const std::string file = folder / "trace.json";
@@ -230,9 +266,14 @@ TEST(Chat, SavesAndLoadsAConversation) {
   const Outcome loaded =
       tandem({"chat", kModel, "-n", "4"}, "/load " + file + "\n/system\n/stats\n");
   EXPECT_EQ(loaded.exit_code, 0) << loaded.err;
-  EXPECT_THAT(loaded.err, HasSubstr("1 turns loaded\n"));
+  EXPECT_THAT(loaded.err, HasSubstr("1 turn loaded\n"));
   EXPECT_THAT(loaded.err, HasSubstr("system: be brief"));
   EXPECT_THAT(loaded.err, Not(HasSubstr("context     0/")));
+  for (const std::string& name : {file, file + ".state"}) {
+    EXPECT_EQ(std::filesystem::status(name).permissions(),
+              std::filesystem::perms::owner_read | std::filesystem::perms::owner_write)
+        << name;
+  }
 }
 
 TEST(Chat, SavesNoStateBesideADevice) {

@@ -27,11 +27,16 @@ TEST(Terminal, AnswersAtThePromptAndEndsWithCtrlD) {
   EXPECT_EQ(chat.exit_code(), 0) << chat.seen();
 }
 
-TEST(Terminal, CtrlCAtThePromptClearsTheLineAndTwiceEnds) {
+TEST(Terminal, CtrlCAtThePromptClearsTheLineAndTwiceOnNoneEnds) {
   TerminalProgram chat({"chat", kModel, "-n", "4"});
   ASSERT_TRUE(chat.prompts()) << chat.seen();
-  chat.type("half a line");
-  ASSERT_TRUE(chat.shows("line")) << chat.seen();
+  for (const char* text : {"half a line", "another line", "\"\"\"\r", "goes on, line \\\r"}) {
+    chat.type(text);
+    ASSERT_TRUE(chat.shows(text[0] == '"' ? ". " : "line")) << chat.seen();
+    chat.type(kCtrlC);
+    ASSERT_TRUE(chat.prompts()) << chat.seen();
+  }
+  EXPECT_EQ(chat.seen().find("Ctrl-C again"), std::string::npos) << chat.seen();
   chat.type(kCtrlC);
   ASSERT_TRUE(chat.shows("Ctrl-C again")) << chat.seen();
   ASSERT_TRUE(chat.prompts()) << chat.seen();

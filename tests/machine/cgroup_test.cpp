@@ -1,5 +1,8 @@
 #include "machine/cgroup.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include "machine/free_memory.h"
 #include "machine/synthetic_root.h"
 
@@ -169,6 +172,25 @@ TEST(FreeMemory, IsTheLesserOfMachineAndGroup) {
   root.write("sys/fs/cgroup/memory.current", "1000");
   EXPECT_EQ(free_memory(root.path()).bytes(), 4000u);
   EXPECT_TRUE(free_memory(root.path()).limited_by_cgroup());
+}
+
+TEST(FreeMemory, IsNoMoreThanTheProcessMayMap) {
+  testing::SyntheticRoot root;
+  root.write("proc/meminfo", "MemTotal:       1000 kB\nMemAvailable:    800 kB");
+  rlimit old = {};
+  ASSERT_EQ(0, ::getrlimit(RLIMIT_AS, &old));
+  // More than sanitizers map; what is mapped is read from the root.
+  const uint64_t most = std::min<uint64_t>(old.rlim_max, uint64_t{1} << 47);
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  root.write("proc/self/statm", std::to_string(most / page_bytes - 10) + " 5 1 1 0 1 0\n");
+  const rlimit limited = {most, old.rlim_max};
+  ASSERT_EQ(0, ::setrlimit(RLIMIT_AS, &limited));
+  const uint64_t bytes = free_memory(root.path()).bytes();
+  ASSERT_EQ(0, ::setrlimit(RLIMIT_AS, &old));
+  EXPECT_EQ(bytes, 10 * page_bytes);
+  if (old.rlim_cur == RLIM_INFINITY) {
+    EXPECT_EQ(free_memory(root.path()).bytes(), 800u * 1024);
+  }
 }
 
 TEST(HugePagesState, IsReadFromTheKernel) {

@@ -30,6 +30,19 @@ class ArgumentsTest : public ::testing::Test {
   tandem_session* const session = session_.get();
 };
 
+TEST_F(ArgumentsTest, ACountThatWrapsWhenItBecomesBytesIsRefused) {
+  const int32_t token = 7;
+  size_t n = 0;
+  char* string = nullptr;
+  const size_t wrapping = (size_t{1} << 62) + 1;
+  expect_invalid("n_tokens is 4611686018427387905", [&](tandem_error** x) {
+    return tandem_session_evaluate(session, &token, wrapping, nullptr, nullptr, x);
+  });
+  expect_invalid("n_tokens is 4611686018427387905", [&](tandem_error** x) {
+    return tandem_model_detokenize(model, &token, wrapping, 0, &string, &n, x);
+  });
+}
+
 TEST_F(ArgumentsTest, NullIsNamedAndNeverFollowed) {
   const char* text = "a";
   const int32_t token = 7;
@@ -151,6 +164,9 @@ TEST_F(ArgumentsTest, ARequestHasExactlyOneKindOfPromptAndNoNullInside) {
   refused("messages is NULL", [&](tandem_request& r) { r.n_messages = 1; });
   refused("text is NULL", [&](tandem_request& r) { r.text_bytes = 1; });
   refused("tokens is NULL", [&](tandem_request& r) { r.n_tokens = 1; });
+  // A count that wraps when it becomes bytes.
+  refused("n_tokens is 4611686018427387905",
+          [&](tandem_request& r) { r.tokens = &token, r.n_tokens = (size_t{1} << 62) + 1; });
   refused("messages[0].role", [&](tandem_request& r) { r.messages = &no_role, r.n_messages = 1; });
   refused("messages[0].content",
           [&](tandem_request& r) { r.messages = &no_content, r.n_messages = 1; });
