@@ -61,7 +61,8 @@ void expect_cancelled_in_time(const std::string& name, milliseconds delay,
   for (int i = 0; i < 3 && least_ms > kPromisedMs; ++i) {
     const Outcome outcome = cancelled_after(delay, work);
     if (!outcome.status.ok() || delay.count() == 0) {
-      ASSERT_EQ(outcome.status.code(), Code::kCancelled) << name << ", " << outcome.status.message();
+      ASSERT_EQ(outcome.status.code(), Code::kCancelled)
+          << name << ", " << outcome.status.message();
     }
     least_ms = std::min(least_ms, outcome.ms_after_cancel);
   }

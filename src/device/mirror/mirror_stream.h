@@ -16,7 +16,8 @@
 
 namespace tandem::mirror {
 
-inline constexpr uint32_t kRingCommands = 16384;  // more than a step of the deepest models has; then a submission waits
+inline constexpr uint32_t kRingCommands =
+    16384;  // more than a step of the deepest models has; then a submission waits
 
 struct Command {
   enum class Kind : uint8_t { kCopy, kFill, kOperation, kRecord, kWait, kSetFlag, kWaitFlag };
