@@ -264,6 +264,9 @@ typedef struct tandem_engine_options {
       gpu_layers; /* how many layers it takes, from the last one down: "auto" (NULL: as many as fit), "all", "12" */
   const char* cpu_experts; /* of how many layers the experts stay in RAM: "0" (NULL), "all", "12" */
   int no_expert_cache;     /* nonzero: no copies of experts in what is left of its memory */
+  /* nonzero: chosen experts that it lacks are copied to it, as far as there is room, before it goes on; else the CPU
+   * computes them at the same time, and in prompts some are copied where predicted times say that this is sooner. */
+  int no_split;
   const char*
       place_file; /* JSON that says for patterns of blocks where they lie; goes before the two above */
   /* How many records of what tasks took are kept of each lane, the newest, for tandem_engine_write_trace; each lane takes

@@ -268,7 +268,7 @@ struct EngineOptions {
   tandem_read_mode read_mode = TANDEM_READ_AUTO;
   tandem_kv_type kv_type = TANDEM_KV_F16;
   bool force = false;
-  bool expert_cache = true;
+  bool expert_cache = true, split = true;
   uint32_t trace_records = 0;  // of each lane, for write_trace(); 0: nothing is measured
   std::string device, gpu_layers, cpu_experts, place_file;  // as in tandem_engine_options; "": NULL
   ProgressFunction progress;                                // called on the thread that loads
@@ -294,6 +294,7 @@ class Engine {
     c_options.force = kept->force;
     const auto or_null = [](const std::string& s) { return s.empty() ? nullptr : s.c_str(); };
     c_options.no_expert_cache = kept->expert_cache ? 0 : 1;
+    c_options.no_split = kept->split ? 0 : 1;
     c_options.trace_records = kept->trace_records;
     c_options.device = or_null(kept->device);
     c_options.gpu_layers = or_null(kept->gpu_layers);

@@ -58,6 +58,7 @@ api::EngineOptions options_of(const LoadFlags& flags) {
   options.place_file = flags.place_file;
   options.trace_records = flags.trace.empty() ? 0 : kTraceRecords;
   options.expert_cache = !flags.no_expert_cache;
+  options.split = !flags.no_split;
   return options;
 }
 
@@ -101,6 +102,8 @@ void LoadFlags::add_to(CommandLine& line) {
             "layers whose experts stay in RAM: how many, or all (0)");
   line.flag("--no-expert-cache", no_expert_cache,
             "no copies of experts in what is left of its memory");
+  line.flag("--no-split", no_split,
+            "experts that it lacks are copied to it first, not computed by the CPU meanwhile");
   line.text("--place", place_file, "FILE", "where blocks lie, as run --print-place writes it");
 }
 

@@ -18,7 +18,7 @@ struct LoadFlags {
   bool force = false;
   std::string read = "auto";
   std::string kv = "f16";
-  bool no_expert_cache = false;
+  bool no_expert_cache = false, no_split = false;
   std::string device = "none", gpu_layers = "auto", cpu_experts = "0", place_file;
 
   std::string trace;  // a file; "": none is written

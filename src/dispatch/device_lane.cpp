@@ -28,22 +28,16 @@ size_t input_bytes(const DeviceLane::Sizes& sizes) {
 }  // namespace
 
 uint64_t DeviceLane::work_bytes(const Program& program, const Sizes& sizes) {
-  std::vector<WeightId> tables;
-  for (const Op& op : program.ops) {
-    const bool known = std::find(tables.begin(), tables.end(), op.weight) != tables.end();
-    if (uses_experts(op) && !known) tables.push_back(op.weight);
-  }
-  const uint64_t table_bytes =
-      tables.size() * static_cast<uint64_t>(program.shape.n_experts) * sizeof(std::byte*);
   return align_up(sizes.arena_bytes, kDeviceAlignment) +
-         align_up(input_bytes(sizes), kDeviceAlignment) + align_up(table_bytes, kDeviceAlignment);
+         align_up(input_bytes(sizes), kDeviceAlignment) +
+         align_up(ExpertTables::device_bytes(program), kDeviceAlignment);
 }
 
 Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Program& program,
                                                        const Placement& placement,
                                                        const BlockStore& store, const Sizes& sizes,
-                                                       MoveExpert move) {
-  std::unique_ptr<DeviceLane> lane(new DeviceLane(device, program, std::move(move)));
+                                                       const Experts& experts, MoveExpert move) {
+  std::unique_ptr<DeviceLane> lane(new DeviceLane(device, program, experts, std::move(move)));
   TANDEM_RETURN_IF_ERROR(lane->allocate(placement, store, sizes));
   return lane;
 }
@@ -53,7 +47,6 @@ DeviceLane::~DeviceLane() {
   slots_.reset();
   for (std::byte* memory : allocated_) device_.free(memory);
   device_.free_host(host_input_);
-  device_.free_host(host_tables_);
 }
 
 Result<std::byte*> DeviceLane::take(size_t bytes, std::string_view what) {
@@ -67,6 +60,7 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   TANDEM_ASSIGN_OR_RETURN(stream_, device_.create_stream("compute"));
   TANDEM_ASSIGN_OR_RETURN(cpu_progress_, device_.create_flag());
   TANDEM_ASSIGN_OR_RETURN(device_progress_, device_.create_flag());
+  TANDEM_ASSIGN_OR_RETURN(experts_arrived_, device_.create_flag());
   std::vector<int64_t> kv_layers;
   for (size_t layer = 0; layer < placement.kv_on_device.size(); ++layer) {
     if (placement.kv_on_device[layer]) kv_layers.push_back(static_cast<int64_t>(layer));
@@ -83,6 +77,12 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   TANDEM_ASSIGN_OR_RETURN(streamed_,
                           StreamBuffers::create(device_, store, placement.stream_buffer_bytes));
   for (const BlockPlace& place : placement.blocks) is_streamed_.push_back(place.streamed());
+  TANDEM_RETURN_IF_ERROR(load_weights(placement, store));
+  TANDEM_RETURN_IF_ERROR(make_experts(placement, store));
+  return device_.synchronize(stream_);
+}
+
+Status DeviceLane::load_weights(const Placement& placement, const BlockStore& store) {
   const std::vector<Processor> processors = processors_of(program_, placement);
   for (size_t i = 0; i < program_.ops.size(); ++i) {
     const Op& op = program_.ops[i];
@@ -95,12 +95,7 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
         TANDEM_RETURN_IF_ERROR(load_block(block, store));
     }
   }
-  TANDEM_RETURN_IF_ERROR(make_expert_tables());
-  const auto move = [this](int64_t layer, int64_t expert, std::span<std::byte* const> addresses) {
-    move_expert(layer, expert, addresses);
-  };
-  TANDEM_ASSIGN_OR_RETURN(slots_, ExpertSlots::create(device_, program_, placement, store, move));
-  return device_.synchronize(stream_);
+  return ok_status();
 }
 
 Status DeviceLane::load_block(BlockId block, const BlockStore& store) {
@@ -116,69 +111,26 @@ Status DeviceLane::load_block(BlockId block, const BlockStore& store) {
   return ok_status();
 }
 
-Status DeviceLane::make_expert_tables() {
-  const auto n_experts = static_cast<size_t>(program_.shape.n_experts);
+Status DeviceLane::make_experts(const Placement& placement, const BlockStore& store) {
+  TANDEM_ASSIGN_OR_RETURN(tables_, ExpertTables::create(device_, program_));
   for (const Op& op : program_.ops) {
-    const auto known = [&](const ExpertTable& table) { return table.first == op.weight; };
-    if (!uses_experts(op) || std::any_of(tables_.begin(), tables_.end(), known)) continue;
-    tables_.push_back({op.weight, op.layer, nullptr, nullptr, {}});
-  }
-  if (tables_.empty()) return ok_status();
-  const size_t table_bytes = n_experts * sizeof(std::byte*);
-  TANDEM_ASSIGN_OR_RETURN(std::byte* const memory,
-                          take(tables_.size() * table_bytes, "tables of experts"));
-  TANDEM_ASSIGN_OR_RETURN(host_tables_, device_.allocate_host(tables_.size() * table_bytes));
-  for (size_t i = 0; i < tables_.size(); ++i) {
-    ExpertTable& table = tables_[i];
-    table.table = memory + i * table_bytes;
-    table.host = reinterpret_cast<std::byte**>(host_tables_ + i * table_bytes);
-    table.weights.reserve(n_experts);
-    table.changed = true;
+    if (op.kind != OpKind::kListPairs) continue;
     for (int64_t e = 0; e < program_.shape.n_experts; ++e) {
-      const Weight& weight = program_.weights[table.first + static_cast<WeightId>(e)];
-      if (has(weight.block)) set_address(table, e, addresses_[weight.block][weight.extent]);
+      const BlockId block = program_.weights[op.weight + static_cast<WeightId>(e)].block;
+      if (has(block)) tables_->set(op.layer, e, addresses_[block]);
     }
   }
-  return upload_tables();
-}
-
-void DeviceLane::set_address(ExpertTable& table, int64_t expert, std::byte* address) {
-  const MemoryRange entry{reinterpret_cast<const std::byte*>(table.host + expert),
-                          sizeof(std::byte*)};
-  device_.host_access({}, {&entry, 1}, "a table of experts");
-  table.host[expert] = address;
-  table.changed = true;
-  table.weights.clear();
-  for (int64_t e = 0; e < program_.shape.n_experts; ++e) {
-    const Weight& weight = program_.weights[table.first + static_cast<WeightId>(e)];
-    const size_t bytes = weight.row_bytes() * static_cast<size_t>(weight.rows);
-    if (table.host[e] != nullptr) table.weights.push_back({table.host[e], bytes});
-  }
-}
-
-void DeviceLane::move_expert(int64_t layer, int64_t expert, std::span<std::byte* const> addresses) {
-  for (ExpertTable& table : tables_) {
-    if (table.layer != layer) continue;
-    const Weight& weight = program_.weights[table.first + static_cast<WeightId>(expert)];
-    set_address(table, expert, addresses.empty() ? nullptr : addresses[weight.extent]);
-  }
-  move_(layer, expert, !addresses.empty());
-}
-
-Status DeviceLane::upload_tables() {
-  const size_t bytes = static_cast<size_t>(program_.shape.n_experts) * sizeof(std::byte*);
-  for (ExpertTable& table : tables_) {
-    if (!table.changed) continue;
-    table.changed = false;
-    const auto* host = reinterpret_cast<const std::byte*>(table.host);
-    TANDEM_RETURN_IF_ERROR(device_.copy(stream_, table.table, host, bytes));
+  TANDEM_RETURN_IF_ERROR(tables_->upload_changes(stream_, {}));
+  const auto move = [this](int64_t layer, int64_t expert, std::span<std::byte* const> addresses) {
+    tables_->set(layer, expert, addresses);
+    move_(layer, expert, !addresses.empty());
+  };
+  TANDEM_ASSIGN_OR_RETURN(slots_, ExpertSlots::create(device_, program_, placement, store, move));
+  if (slots_ != nullptr && (experts_.all_on_device || experts_.predictor != nullptr)) {
+    chooser_ = std::make_unique<ExpertChooser>(
+        program_, max_tokens_, experts_.all_on_device ? nullptr : experts_.predictor);
   }
   return ok_status();
-}
-
-DeviceLane::ExpertTable& DeviceLane::table_of(WeightId first) {
-  return *std::find_if(tables_.begin(), tables_.end(),
-                       [=](const ExpertTable& table) { return table.first == first; });
 }
 
 std::unique_ptr<DeviceKv> DeviceLane::make_kv(const KvLayout& layout) {
@@ -194,9 +146,7 @@ std::vector<Operation> DeviceLane::ready(const Program& program, const LoweredPr
     const Weight& weight = program_.weights[id];
     return has(weight.block) ? addresses_[weight.block][weight.extent] : nullptr;
   };
-  memory.experts = [this](WeightId first) {
-    return reinterpret_cast<const std::byte* const*>(table_of(first).table);
-  };
+  memory.experts = [this](WeightId first) { return tables_->at(first); };
   memory.constants = &constants;
   memory.step = reinterpret_cast<const StepInput*>(input_);
   std::vector<Operation> operations = ready_operations(program, lowered, memory);
@@ -268,12 +218,14 @@ Status DeviceLane::submit(const Work& work) {
   if (work.schedule->device.empty()) return ok_status();
   device_.reset_flags();
   submitted_ = true;
+  failed_ = true;  // until all of it is submitted
   reached_ = 0;
   n_tasks_ = static_cast<uint32_t>(work.schedule->device.size());
   if (streamed_ != nullptr) streamed_->begin_step();
   if (slots_ != nullptr) {
     TANDEM_RETURN_IF_ERROR(slots_->begin_step());
-    TANDEM_RETURN_IF_ERROR(upload_tables());
+    // The tables of layers that choose are uploaded once they have chosen.
+    TANDEM_RETURN_IF_ERROR(tables_->upload_changes(stream_, work.schedule->choosing));
   }
   TANDEM_RETURN_IF_ERROR(upload_input(work));
   const std::vector<DeviceTask>& tasks = work.schedule->device;
@@ -287,6 +239,7 @@ Status DeviceLane::submit(const Work& work) {
           device_.stream_set_flag(stream_, device_progress_, static_cast<uint32_t>(i + 1)));
     }
   }
+  failed_ = false;
   return ok_status();
 }
 
@@ -324,13 +277,60 @@ Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
   if (op.kind == OpKind::kStoreKv) return device_.launch(stream_, operation, {}, pages_);
   if (op.kind == OpKind::kAttend || op.kind == OpKind::kAttendPages)
     return device_.launch(stream_, operation, pages_);
-  if (op.kind == OpKind::kExpertMatmul) {
-    return device_.launch(stream_, operation, table_of(op.weight).weights);
+  if (op.kind == OpKind::kListPairs || op.kind == OpKind::kExpertMatmul) {
+    return launch_experts(work, task);
   }
   if (op.weight != kNoId && is_streamed_[program_.weights[op.weight].block]) {
     return launch_streamed(operation, program_.weights[op.weight]);
   }
   return device_.launch(stream_, operation);
+}
+
+// Where the CPU has chosen in this step, any slot may be read.
+Status DeviceLane::launch_experts(const Work& work, const DeviceTask& task) {
+  const Operation& operation = work.operations[task.index];
+  const Op& op = work.program->ops[task.index];
+  const std::vector<bool>& choosing = work.schedule->choosing;
+  const bool chosen = !choosing.empty() && choosing[static_cast<size_t>(op.layer)];
+  if (op.kind == OpKind::kListPairs) {
+    if (task.chosen) {
+      arriving_layer_ = op.layer;
+      TANDEM_RETURN_IF_ERROR(tables_->upload_layer(stream_, op.layer));
+    }
+    return device_.launch(stream_, operation);
+  }
+  if (arriving_layer_ >= 0) {
+    const auto layer = static_cast<uint32_t>(std::exchange(arriving_layer_, -1));
+    TANDEM_RETURN_IF_ERROR(device_.stream_wait_flag(stream_, experts_arrived_, layer + 1));
+  }
+  return device_.launch(stream_, operation,
+                        chosen ? slots_->readable() : tables_->matrices(op.weight));
+}
+
+std::vector<bool> DeviceLane::choosing_layers(bool decode) const {
+  if (chooser_ == nullptr || (decode && !experts_.all_on_device)) return {};
+  return slots_->cached_layers();
+}
+
+Status DeviceLane::choose_experts(int64_t layer, const int32_t* ids, int64_t n_tokens,
+                                  bool choose) {
+  if (slots_ == nullptr) return ok_status();
+  slots_->use(layer, ids, n_tokens);
+  if (!choose) return ok_status();
+  const auto n = static_cast<size_t>(n_tokens * program_.shape.n_experts_used);
+  const ExpertChooser::Choice choice = chooser_->choose(layer, {ids, n}, slots_->slots_of(layer));
+  slots_->leave(layer, choice.left);
+  Status fetched =
+      slots_->fetch(layer, choice.fetched, experts_arrived_, static_cast<uint32_t>(layer + 1));
+  failed_ = failed_ || !fetched.ok();
+  return fetched;
+}
+
+void DeviceLane::end_choices() {
+  if (chooser_ == nullptr) return;
+  Status fetches = slots_->finish_fetches();
+  if (fetches_.ok()) fetches_ = std::move(fetches);
+  device_.set_flag(experts_arrived_, kAllProgress);
 }
 
 Status DeviceLane::launch_streamed(const Operation& operation, const Weight& weight) {
@@ -343,9 +343,10 @@ Status DeviceLane::launch_streamed(const Operation& operation, const Weight& wei
 }
 
 Status DeviceLane::wait(uint32_t progress, const CancelFlag& cancel) {
-  TANDEM_RETURN_IF_ERROR(device_.wait_flag(device_progress_, progress, cancel));
-  reached_ = progress;
-  return ok_status();
+  Status waited = device_.wait_flag(device_progress_, progress, cancel);
+  if (waited.ok()) reached_ = progress;
+  failed_ = failed_ || (!waited.ok() && waited.code() != Code::kCancelled);
+  return waited;
 }
 
 Status DeviceLane::finish() {
@@ -354,13 +355,17 @@ Status DeviceLane::finish() {
   Status done;
   if (reached_ < n_tasks_) {
     announce(kAllProgress);
+    if (failed_) end_choices();  // no more of them will come
     done = device_.synchronize(stream_);
   }
   // From here on nothing of the step is left: its memory may be used for anything.
   const MemoryRange used{arena_, arena_bytes_};
   device_.host_access({}, {&used, 1}, "what comes after the step");
   if (slots_ == nullptr) return done;
-  Status copies = slots_->end_step();
+  if (done.ok()) done = std::move(fetches_);
+  fetches_ = ok_status();
+  const bool failed = failed_ || !done.ok();
+  const Status copies = slots_->end_step(!experts_.all_on_device && !failed, failed);
   return done.ok() ? copies : done;
 }
 

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "device/device.h"
+#include "dispatch/expert_chooser.h"
 #include "dispatch/expert_slots.h"
+#include "dispatch/expert_tables.h"
 #include "dispatch/operations.h"
 #include "dispatch/placement.h"
 #include "dispatch/schedule.h"
@@ -32,14 +34,21 @@ class DeviceLane {
   // Device memory that create() takes beside weights and slots.
   static uint64_t work_bytes(const Program& program, const Sizes& sizes);
 
-  // Told between steps that the device, or the CPU again, computes an expert from now on.
+  // Told that the device, or the CPU again, computes an expert from now on: between steps, or in choose_experts().
   using MoveExpert = std::function<void(int64_t layer, int64_t expert, bool to_device)>;
+
+  // Who computes the experts that are not on the device for good.
+  struct Experts {
+    bool all_on_device = false;  // those chosen are copied to it, in prompts and decode
+    const Predictor* predictor =
+        nullptr;  // else in prompts those that are done sooner there; null: those it has
+  };
 
   // Copies the weights that the placement puts on the device and waits for it.  Requires: the store is resident.
   static Result<std::unique_ptr<DeviceLane>> create(Device& device, const Program& program,
                                                     const Placement& placement,
                                                     const BlockStore& store, const Sizes& sizes,
-                                                    MoveExpert move);
+                                                    const Experts& experts, MoveExpert move);
   ~DeviceLane();
   DeviceLane(const DeviceLane&) = delete;
   DeviceLane& operator=(const DeviceLane&) = delete;
@@ -78,36 +87,42 @@ class DeviceLane {
   Status wait(uint32_t progress, const CancelFlag& cancel);
   // The CPU has done this many tasks.
   void announce(uint32_t progress) { device_.set_flag(cpu_progress_, progress); }
-  // What a layer's router chose, ids [T,U]; for the expert cache.
-  void use_experts(int64_t layer, const int32_t* ids, int64_t n_tokens) {
-    if (slots_ != nullptr) slots_->use(layer, ids, n_tokens);
-  }
+  // Layers [L] where choose_experts() is to be called with `choose`; empty: none.
+  std::vector<bool> choosing_layers(bool decode) const;
+  // Before the CPU lists a layer's experts: what its router chose, ids [T,U].  For the expert cache; with `choose`, says
+  // who computes them.
+  Status choose_experts(int64_t layer, const int32_t* ids, int64_t n_tokens, bool choose);
+  // The CPU makes no more choices in this step: the device need not wait for them.  What went wrong is told by finish().
+  void end_choices();
   // Null: there is no expert cache.
   const ExpertSlots* expert_slots() const { return slots_.get(); }
   // Waits until nothing is left of the step, even one whose CPU tasks were not all done.
   Status finish();
 
  private:
-  DeviceLane(Device& device, const Program& program, MoveExpert move)
-      : device_(device), program_(program), move_(std::move(move)) {}
+  DeviceLane(Device& device, const Program& program, const Experts& experts, MoveExpert move)
+      : device_(device), program_(program), experts_(experts), move_(std::move(move)) {}
   Status allocate(const Placement& placement, const BlockStore& store, const Sizes& sizes);
   Status load_block(BlockId block, const BlockStore& store);
-  Status make_expert_tables();
-  void move_expert(int64_t layer, int64_t expert, std::span<std::byte* const> addresses);
-  Status upload_tables();
+  Status load_weights(const Placement& placement, const BlockStore& store);
+  Status make_experts(const Placement& placement, const BlockStore& store);
   Status prepare_kv(DeviceKv& kv, const SequenceState& sequence, int64_t n_wanted);
   Status upload_input(const Work& work);
   Status submit_task(const Work& work, const DeviceTask& task);
   Status submit_copy(const Work& work, const DeviceTask& task);
   Status submit_launch(const Work& work, const DeviceTask& task);
+  Status launch_experts(const Work& work, const DeviceTask& task);
   Status launch_streamed(const Operation& operation, const Weight& weight);
   size_t rows_bytes(const Work& work, ValueId value) const;
   Result<std::byte*> take(size_t bytes, std::string_view what);
 
   Device& device_;
   const Program& program_;
+  const Experts experts_;
   const MoveExpert move_;
+  std::unique_ptr<ExpertTables> tables_;
   std::unique_ptr<ExpertSlots> slots_;
+  std::unique_ptr<ExpertChooser> chooser_;  // null: nothing is chosen in the middle of a step
   std::unique_ptr<StreamBuffers> streamed_;
   std::vector<bool> is_streamed_;  // [blocks]
   std::unique_ptr<DeviceKvPool> kv_pool_;
@@ -115,27 +130,19 @@ class DeviceLane {
   std::byte* arena_ = nullptr;
   size_t arena_bytes_ = 0;
   std::vector<std::vector<std::byte*>> addresses_;  // [blocks][extents]; none: not here
-  struct ExpertTable {
-    WeightId first;
-    int64_t layer;
-    std::byte* table;                  // [X] addresses, on the device
-    std::byte** host;                  // what it is to be
-    std::vector<MemoryRange> weights;  // what an operation may read through it
-    bool changed = false;
-  };
-  ExpertTable& table_of(WeightId first);
-  void set_address(ExpertTable& table, int64_t expert, std::byte* address);
-  std::vector<ExpertTable> tables_;
-  std::byte* input_ = nullptr;       // StepInput, ids [T], pages
-  std::byte* host_input_ = nullptr;  // the same on its way
-  std::byte* host_tables_ = nullptr;
+  std::byte* input_ = nullptr;                      // StepInput, ids [T], pages
+  std::byte* host_input_ = nullptr;                 // the same on its way
   int64_t max_tokens_ = 0;
   size_t max_pages_ = 0;
   StreamId stream_{};
   FlagId cpu_progress_{}, device_progress_{};
+  FlagId experts_arrived_{};  // the layer + 1 whose experts are where the CPU has chosen them to be
+  int64_t arriving_layer_ = -1;         // while submitting: whose experts have not been waited for
   std::vector<MemoryRange> pages_;      // of the step's sequence, on the device
   std::vector<std::byte*> host_pages_;  // [max_pages_]
+  Status fetches_;                      // why the copies of a step that was given up failed
   bool submitted_ = false;
+  bool failed_ = false;   // something of the step
   uint32_t n_tasks_ = 0;  // of the device in the step that was submitted
   uint32_t reached_ = 0;  // of which the CPU has waited for so many
 };

@@ -100,6 +100,10 @@ uint64_t Executor::device_work_bytes(const Program& program, unsigned n_threads,
 
 namespace {
 
+const Predictor* predictor_of(const Executor::Options& options) {
+  return options.recorder == nullptr ? nullptr : &options.recorder->predictor();
+}
+
 Result<RopeFrequencies> rope_of(const Program& program, const BlockStore& store) {
   std::span<const float> factors;
   if (program.rope_factors != kNoId) {
@@ -134,6 +138,7 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
     TANDEM_ASSIGN_OR_RETURN(
         walk.lane, DeviceLane::create(*options.device, program, *options.placement, store,
                                       {options.max_tokens, options.max_context, bytes},
+                                      {options.fetch_experts, predictor_of(options)},
                                       [&walk](int64_t layer, int64_t expert, bool to_device) {
                                         walk.move_expert(layer, expert, to_device);
                                       }));
@@ -174,6 +179,9 @@ std::vector<Batch*> Executor::Walk::batches() {
 }
 
 void Executor::Walk::prepare(Batch& made) {
+  const bool decode = &made == &whole.decode || &made == &split.decode;
+  const std::vector<bool> choosing =
+      lane != nullptr ? lane->choosing_layers(decode) : std::vector<bool>();
   const LoweredProgram& lowered = made.lowered;
   made.operations = ready_operations(*made.program, lowered, memory());
   if (lane != nullptr) made.device_operations = lane->ready(*made.program, lowered, constants);
@@ -183,8 +191,8 @@ void Executor::Walk::prepare(Batch& made) {
     }
   }
   const auto end = static_cast<uint32_t>(lowered.steps.size());
-  made.all = make_schedule(*made.program, lowered, 0, end, {});
-  made.body = make_schedule(*made.program, lowered, 0, lowered.first_output_step, {});
+  made.all = make_schedule(*made.program, lowered, 0, end, {}, choosing);
+  made.body = make_schedule(*made.program, lowered, 0, lowered.first_output_step, {}, choosing);
   made.head =
       make_schedule(*made.program, lowered, lowered.first_output_step, end, made.body.valid);
 }
@@ -311,6 +319,7 @@ Status Executor::Walk::run(const Schedule& chosen) {
   if (lane != nullptr) lock = std::unique_lock(lane->mutex());
   schedule = &chosen;
   lane_status = ok_status();
+  choose_status = ok_status();
   stopped = false;
   if (recorder != nullptr) recorder->begin();
   run_lanes();
@@ -328,8 +337,9 @@ void Executor::Walk::run_lanes() {
   n_tasks_done = 0;
   if (submitted && !schedule->cpu.empty()) team.run(run_tasks, this);
   if (lane != nullptr) {
-    if (submitted) abandon(n_tasks_done);
+    if (submitted && n_tasks_done < schedule->cpu.size()) abandon(n_tasks_done);
     Status finished = lane->finish();
+    if (lane_status.ok()) lane_status = std::move(choose_status);
     if (lane_status.ok()) lane_status = std::move(finished);
     if (schedule == &batch->body) return;
     // Whoever asked for logits reads them now.
@@ -343,6 +353,7 @@ void Executor::Walk::run_lanes() {
 // The device goes on to the end of a step that the CPU gave up.  What it takes for indices has to be some: zeros are.  Waits
 // are kept, for places are shared.
 void Executor::Walk::abandon(uint32_t first_task) {
+  lane->end_choices();
   for (uint32_t t = first_task; t < schedule->cpu.size(); ++t) {
     const CpuTask& task = schedule->cpu[t];
     if (task.wait > 0 && !lane->wait(task.wait, or_never(nullptr)).ok()) return;
@@ -485,6 +496,14 @@ RowRange range_of(const Operation* operation, int64_t rows_per_item, int64_t ind
 
 }  // namespace
 
+void Executor::Walk::choose_experts(const Operation& list) {
+  const std::vector<bool>& choosing = schedule->choosing;
+  const bool choose = !choosing.empty() && choosing[static_cast<size_t>(list.layer)];
+  const auto* ids = reinterpret_cast<const int32_t*>(list.in[0].data);
+  Status chosen = lane->choose_experts(list.layer, ids, input.n_tokens, choose);
+  if (choose_status.ok()) choose_status = std::move(chosen);
+}
+
 void Executor::Walk::item(const Step& step, int64_t index, unsigned thread_index) {
   const Operation* first = &batch->operations[step.first_op];
   switch (step.kind) {
@@ -500,12 +519,8 @@ void Executor::Walk::item(const Step& step, int64_t index, unsigned thread_index
           *first, kernels, index / constants.n_kv_heads, index % constants.n_kv_heads,
           attend_scratch.data() + thread_index * attend_scratch_stride, *cancel);
     case StepKind::kSerial:
-      host::list_pairs(*first);
-      if (lane != nullptr) {
-        const auto* ids = reinterpret_cast<const int32_t*>(first->in[0].data);
-        lane->use_experts(first->layer, ids, input.n_tokens);
-      }
-      return;
+      if (lane != nullptr) choose_experts(*first);
+      return host::list_pairs(*first);
     case StepKind::kExpertMatmuls: {
       const RowRange range = range_of(first, step.rows_per_item, index % step.n_ranges);
       const int32_t expert = host::lists_in(*range.operation).active[index / step.n_ranges];

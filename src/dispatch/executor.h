@@ -42,6 +42,8 @@ class Executor {
     // Is told what each step's tasks took; null: nothing is measured.  The device's part only if it observes the device.
     // Must outlive the executor.
     StepRecorder* recorder = nullptr;
+    // Experts that are chosen and not on the device are copied to it as far as there are slots, never computed beside it.
+    bool fetch_experts = false;
   };
 
   // Requires: every block of the store is resident.

@@ -75,6 +75,7 @@ struct Executor::Walk {
   uint32_t n_tasks_done = 0;     // thread 0's
   bool stopped = false;          // written by thread 0 when the tasks have ended
   Status lane_status = {};       // thread 0's: why the device's lane cannot be waited for
+  Status choose_status = {};     // of whoever lists experts; looked at when the tasks have ended
 
   ProcessorMemory memory();
   void lower_all(unsigned n_threads, const Options& options);
@@ -100,6 +101,8 @@ struct Executor::Walk {
   void work(const Step& step, ItemCounter& counter, unsigned thread_index);
   int64_t n_items(const Step& step) const;
   void item(const Step& step, int64_t index, unsigned thread_index);
+  // Before the pairs of a layer are listed: tells the lane what the router chose.
+  void choose_experts(const Operation& list);
 };
 
 }  // namespace tandem

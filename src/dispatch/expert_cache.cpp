@@ -124,8 +124,55 @@ double ExpertCache::value_of_miss(int64_t layer, int64_t expert) const {
              : value(layer, expert);
 }
 
+// A free slot, or the one whose expert is worth least of those that this layer does not need in this step; -1: none.
+int64_t ExpertCache::find_slot_now(int64_t layer) const {
+  const size_t first = options_.shared_by_layers ? 0 : static_cast<size_t>(layer);
+  const size_t stride = options_.shared_by_layers ? 1 : static_cast<size_t>(options_.n_layers);
+  int64_t victim = -1;
+  double least = 0;
+  for (size_t s = first; s < n_slots_; s += stride) {
+    const Slot& slot = slots_[s];
+    if (slot.state == State::kFree) return static_cast<int64_t>(s);
+    if (slot.state != State::kResident) continue;
+    if (slot.layer == layer && last_use_[at(slot.layer, slot.expert)] == step_) continue;
+    const double worth = value(slot.layer, slot.expert);
+    if (victim >= 0 && worth >= least) continue;
+    least = worth;
+    victim = static_cast<int64_t>(s);
+  }
+  return victim;
+}
+
+ExpertCache::Placed ExpertCache::place(int64_t layer, int64_t expert) {
+  const size_t i = at(layer, expert);
+  if (table_[i] >= 0) return {table_[i], false};
+  if (coming_[i] >= 0) return {};
+  const int64_t found = find_slot_now(layer);
+  if (found < 0) return {};
+  Slot& slot = slots_[static_cast<size_t>(found)];
+  if (slot.state == State::kResident) evict(slot);
+  slot.state = State::kResident;
+  slot.layer = static_cast<int32_t>(layer);
+  slot.expert = static_cast<int32_t>(expert);
+  slot.uses = 1;
+  table_[i] = static_cast<int32_t>(found);
+  ++counters_.loads;
+  ++version_;
+  return {found, true};
+}
+
+void ExpertCache::drop(uint32_t slot) {
+  TANDEM_ASSERT(slots_[slot].state == State::kResident);
+  table_[at(slots_[slot].layer, slots_[slot].expert)] = -1;
+  slots_[slot] = {};
+  ++version_;
+}
+
 size_t ExpertCache::end_step(std::span<Load> loads) {
   for (Slot& slot : slots_) slot.uses = 0;
+  std::erase_if(misses_, [this](const Miss& miss) {  // what place() has brought
+    return table_[at(miss.layer, miss.expert)] >= 0;
+  });
   for (Miss& miss : misses_) miss.value = value_of_miss(miss.layer, miss.expert);
   std::sort(misses_.begin(), misses_.end(), [](const Miss& a, const Miss& b) {
     if (a.value != b.value) return a.value > b.value;

@@ -3,11 +3,13 @@
 //
 //   cache.begin_step();                        // what arrived becomes visible
 //   for each layer: cache.use(layer, ids, weights, n_tokens);   // pins what the step uses; misses are noted
+//                   cache.place(layer, expert)                  // a miss that cannot wait: into a slot now
 //   n = cache.end_step(loads);                 // unpins; evicts; says what to copy where
 //   ... copy; cache.loaded(slot) or cache.failed(slot)
 //
-// The table changes in begin_step() and end_step() alone (and in resize(), which stands between steps), so that all of a
-// step sees one version.  A slot is overwritten only after it left the table.
+// The table changes in begin_step() and end_step() (and in resize(), which stands between steps), so that all of a step
+// sees one version; place() changes it for a layer that has not been computed yet, and may take a slot from any other.
+// A slot is overwritten only after it left the table.
 //
 // Threading: one thread at a time.  Ownership: owns its tables; allocates in create() alone.
 #pragma once
@@ -67,6 +69,16 @@ class ExpertCache {
   // are often next.  Requires: between begin_step() and end_step(), 0 <= id < X.
   void use(int64_t layer, std::span<const int32_t> ids, std::span<const float> weights,
            int64_t n_tokens, std::span<const float> probabilities = {});
+  // The slot of an expert that the step uses, in the table from now on, whoever had it before: `copy` it there.  -1: it is
+  // on its way already, or no slot can be had, because this layer's experts or copies under way take all.  After use() of
+  // its layer.
+  struct Placed {
+    int64_t slot = -1;
+    bool copy = false;
+  };
+  Placed place(int64_t layer, int64_t expert);
+  // The expert leaves the slot at once: its copy failed.  Requires: kResident.
+  void drop(uint32_t slot);
   // Fills at most loads.size() and says how many; best first.  Each becomes kLoading.
   size_t end_step(std::span<Load> loads);
 
@@ -122,6 +134,7 @@ class ExpertCache {
   double value(int64_t layer, int64_t expert) const;
   double value_of_miss(int64_t layer, int64_t expert) const;
   int64_t find_slot(const Miss& miss) const;
+  int64_t find_slot_now(int64_t layer) const;
   void evict(Slot& slot);
   void start_loading(uint32_t slot, int32_t layer, int32_t expert);
 

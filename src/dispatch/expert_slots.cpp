@@ -54,6 +54,8 @@ ExpertSlots::~ExpertSlots() {
 Status ExpertSlots::allocate(uint64_t n_slots) {
   TANDEM_ASSIGN_OR_RETURN(stream_, device_.create_stream("experts"));
   occupants_.resize(n_slots);
+  readable_.reserve(n_slots);
+  fetched_.reserve(n_slots + static_cast<size_t>(program_.shape.n_experts));
   memory_.reserve(n_slots);
   for (Occupant& occupant : occupants_) {
     TANDEM_ASSIGN_OR_RETURN(occupant.arrived, device_.create_event());
@@ -63,7 +65,25 @@ Status ExpertSlots::allocate(uint64_t n_slots) {
   return ok_status();
 }
 
-// The CPU computes the expert again.
+BlockId ExpertSlots::block_of(int64_t layer, int64_t expert) const {
+  return program_.weights[first_[static_cast<size_t>(layer)] + static_cast<WeightId>(expert)].block;
+}
+
+void ExpertSlots::show(uint32_t slot) {
+  Occupant& occupant = occupants_[slot];
+  if (occupant.visible) return;
+  occupant.visible = true;
+  std::array<std::byte*, kMaxExtents> addresses = {};
+  const std::vector<Extent>& extents =
+      program_.blocks[block_of(occupant.layer, occupant.expert)].extents;
+  std::byte* address = memory_[slot];
+  for (size_t i = 0; i < extents.size(); ++i) {
+    addresses[i] = address;
+    address += align_up(extents[i].bytes, kDeviceAlignment);
+  }
+  move_(occupant.layer, occupant.expert, {addresses.data(), extents.size()});
+}
+
 void ExpertSlots::hide(Occupant& occupant) {
   if (occupant.visible) move_(occupant.layer, occupant.expert, {});
   occupant.visible = false;
@@ -105,20 +125,12 @@ Status ExpertSlots::begin_step() {
   follow_budget();
   cache_.begin_step();
   in_step_ = true;
+  fetched_.clear();
+  readable_.clear();
   for (uint32_t slot = 0; slot < memory_.size(); ++slot) {
-    Occupant& occupant = occupants_[slot];
-    if (occupant.visible || cache_.state(slot) != ExpertCache::State::kResident) continue;
-    occupant.visible = true;
-    const Weight& weight = program_.weights[first_[static_cast<size_t>(occupant.layer)] +
-                                            static_cast<WeightId>(occupant.expert)];
-    std::array<std::byte*, kMaxExtents> addresses = {};
-    const std::vector<Extent>& extents = program_.blocks[weight.block].extents;
-    std::byte* address = memory_[slot];
-    for (size_t i = 0; i < extents.size(); ++i) {
-      addresses[i] = address;
-      address += align_up(extents[i].bytes, kDeviceAlignment);
-    }
-    move_(occupant.layer, occupant.expert, {addresses.data(), extents.size()});
+    const ExpertCache::State state = cache_.state(slot);
+    if (state == ExpertCache::State::kResident) show(slot);
+    if (state != ExpertCache::State::kLoading) readable_.push_back({memory_[slot], slot_bytes_});
   }
   return ok_status();
 }
@@ -129,11 +141,52 @@ void ExpertSlots::use(int64_t layer, const int32_t* ids, int64_t n_tokens) {
   cache_.use(layer, {ids, n}, {}, n_tokens);
 }
 
-Status ExpertSlots::end_step() {
+Status ExpertSlots::fetch(int64_t layer, std::span<const int32_t> experts, FlagId flag,
+                          uint32_t value) {
+  Status status;
+  bool any = false;
+  for (const int32_t expert : experts) {
+    const ExpertCache::Placed placed = cache_.place(layer, expert);
+    if (placed.slot < 0) break;
+    const auto slot = static_cast<uint32_t>(placed.slot);
+    if (placed.copy) {
+      hide(occupants_[slot]);
+      occupants_[slot].layer = layer;
+      occupants_[slot].expert = expert;
+      fetched_.push_back(slot);
+      any = true;
+      status = copy_to(slot, layer, expert);
+    }
+    if (!status.ok()) break;
+    show(slot);
+  }
+  if (status.ok() && any) status = device_.stream_set_flag(stream_, flag, value);
+  if (!status.ok() || !any) device_.set_flag(flag, value);
+  return status;
+}
+
+void ExpertSlots::leave(int64_t layer, std::span<const int32_t> experts) {
+  for (const int32_t expert : experts) {
+    const int32_t slot = cache_.table(layer)[static_cast<size_t>(expert)];
+    hide(occupants_[static_cast<size_t>(slot)]);
+  }
+}
+
+void ExpertSlots::drop_fetched() {
+  for (const uint32_t slot : fetched_) {
+    if (cache_.state(slot) != ExpertCache::State::kResident) continue;
+    hide(occupants_[slot]);
+    cache_.drop(slot);
+  }
+}
+
+Status ExpertSlots::end_step(bool load_misses, bool failed) {
   if (!in_step_) return ok_status();
   in_step_ = false;
+  if (failed) drop_fetched();
+  fetched_.clear();
   std::array<ExpertCache::Load, kLoadsPerStep> loads;
-  const size_t n = cache_.end_step(loads);
+  const size_t n = cache_.end_step({loads.data(), load_misses ? loads.size() : 0});
   for (size_t i = 0; i < n; ++i) TANDEM_RETURN_IF_ERROR(load(loads[i]));
   return ok_status();
 }
@@ -143,16 +196,19 @@ Status ExpertSlots::load(const ExpertCache::Load& load) {
   hide(occupant);
   occupant.layer = load.layer;
   occupant.expert = load.expert;
-  const BlockId block =
-      program_.weights[first_[static_cast<size_t>(load.layer)] + static_cast<WeightId>(load.expert)]
-          .block;
-  std::byte* address = memory_[load.slot];
+  TANDEM_RETURN_IF_ERROR(copy_to(load.slot, load.layer, load.expert));
+  return device_.record(stream_, occupant.arrived);
+}
+
+Status ExpertSlots::copy_to(uint32_t slot, int64_t layer, int64_t expert) {
+  const BlockId block = block_of(layer, expert);
+  std::byte* address = memory_[slot];
   const std::vector<Extent>& extents = program_.blocks[block].extents;
   for (size_t i = 0; i < extents.size(); ++i) {
     TANDEM_RETURN_IF_ERROR(device_.copy(stream_, address, store_.data(block, i), extents[i].bytes));
     address += align_up(extents[i].bytes, kDeviceAlignment);
   }
-  return device_.record(stream_, occupant.arrived);
+  return ok_status();
 }
 
 }  // namespace tandem

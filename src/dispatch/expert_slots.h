@@ -1,10 +1,10 @@
 // The expert cache in device memory: copies of experts that live in DRAM, in slots that the routing fills.
 //
 // ExpertCache keeps the books; here are the memory, the copies (on a stream of their own, so that they pass while the
-// device computes) and the tables that say who computes an expert.  Both processors' tables change between steps only, so
-// that each expert of a step is computed by exactly one of them.
+// device computes) and the tables that say who computes an expert.  Both processors' tables change between steps, or for a
+// layer before either of them lists its experts, so that each expert of a step is computed by exactly one of them.
 //
-// Threading: one caller at a time, who holds the lane's mutex; use() from one thread of the step's.
+// Threading: one caller at a time, who holds the lane's mutex; use(), fetch() and leave() from one thread of the step's.
 // Ownership: owns the slots; device, program and store outlive it.
 // Errors: those of the device.  Slots that the budget has no room for are left out.
 #pragma once
@@ -40,8 +40,23 @@ class ExpertSlots {
   Status begin_step();
   // The router's choice ids [T,U] of a layer.
   void use(int64_t layer, const int32_t* ids, int64_t n_tokens);
-  // Requires: the step's work is done.  Begins to copy what was missed most.
-  Status end_step();
+  // After use(), before the layer's experts are listed: the device computes these of them in this step, as many as slots
+  // can be had for.  What it lacks is copied; a flag is raised to `value` when all is there, soon if nothing was copied.
+  Status fetch(int64_t layer, std::span<const int32_t> experts, FlagId flag, uint32_t value);
+  // The CPU computes these in this step although the device has them.
+  void leave(int64_t layer, std::span<const int32_t> experts);
+  // Waits until nothing that fetch() began is under way.
+  Status finish_fetches() { return fetched_.empty() ? ok_status() : device_.synchronize(stream_); }
+  // Requires: the step's work is done.  Begins to copy what was missed most, if any of it is to be.  `failed`: what was
+  // fetched in it may not be there.
+  Status end_step(bool load_misses, bool failed);
+
+  bool caches(int64_t layer) const { return cached_[static_cast<size_t>(layer)]; }
+  const std::vector<bool>& cached_layers() const { return cached_; }
+  // [X] not negative: in a slot.
+  std::span<const int32_t> slots_of(int64_t layer) const { return cache_.table(layer); }
+  // Whatever the device may read of the slots in this step: all but those that copies are under way to.
+  std::span<const MemoryRange> readable() const { return readable_; }
 
   // Gives one slot's memory back to the budget, for what matters more.  False when there is none left.  Requires: before
   // begin_step().
@@ -69,7 +84,13 @@ class ExpertSlots {
   Status allocate(uint64_t n_slots);
   void follow_budget();
   Status load(const ExpertCache::Load& load);
+  // An expert's matrices, on the slots' stream.
+  Status copy_to(uint32_t slot, int64_t layer, int64_t expert);
+  BlockId block_of(int64_t layer, int64_t expert) const;
+  // Who computes it: the device from now on, or the CPU again.
+  void show(uint32_t slot);
   void hide(Occupant& occupant);
+  void drop_fetched();
 
   Device& device_;
   const Program& program_;
@@ -82,6 +103,8 @@ class ExpertSlots {
   std::vector<bool> cached_;     // [L]
   std::vector<std::byte*> memory_;
   std::vector<Occupant> occupants_;  // [most slots]
+  std::vector<MemoryRange> readable_;
+  std::vector<uint32_t> fetched_;  // slots, in this step
   bool in_step_ = false;
 };
 

@@ -38,6 +38,7 @@ class Maker {
   void copy(ValueId value, Side to, bool other);
   void add_cpu_task(uint32_t step);
   void add_launches(uint32_t step);
+  void add_choice(uint32_t step);
   void mark_outputs(const Op& op, Processor processor);
 
   Bytes bytes_of(ValueId value, bool other = false) const;
@@ -176,6 +177,14 @@ void Maker::add_cpu_task(uint32_t s) {
   schedule_.cpu.push_back({.step = s, .wait = cpu_after_device(cpu_wants_), .announce = false});
 }
 
+void Maker::add_choice(uint32_t s) {
+  add_cpu_task(s);
+  const size_t first = schedule_.device.size();
+  add_launches(s);
+  schedule_.device[first].chosen = true;
+  schedule_.device[first].wait = device_after_cpu(static_cast<uint32_t>(schedule_.cpu.size()));
+}
+
 void Maker::add_step(uint32_t s) {
   const Step& step = lowered_.steps[s];
   const bool on_cpu = step.processor != Processor::kDevice;
@@ -188,6 +197,11 @@ void Maker::add_step(uint32_t s) {
     mark_outputs(op, step.processor);
   }
   if (on_cpu && brought_down_) bring_early(s + 1);
+  const Op& first = program_.ops[step.first_op];
+  if (on_cpu && on_device && first.kind == OpKind::kListPairs && !schedule_.choosing.empty() &&
+      schedule_.choosing[static_cast<size_t>(first.layer)]) {
+    return add_choice(s);
+  }
   if (on_device) add_launches(s);
   if (on_cpu) add_cpu_task(s);
 }
@@ -195,8 +209,10 @@ void Maker::add_step(uint32_t s) {
 }  // namespace
 
 Schedule make_schedule(const Program& program, const LoweredProgram& lowered, uint32_t first_step,
-                       uint32_t end_step, const std::vector<uint8_t>& valid) {
+                       uint32_t end_step, const std::vector<uint8_t>& valid,
+                       const std::vector<bool>& choosing) {
   Schedule schedule;
+  schedule.choosing = choosing;
   schedule.valid = valid;
   schedule.valid.resize(program.values.size(), kNowhere);
   Maker maker(program, lowered, end_step, schedule);

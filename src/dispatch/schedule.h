@@ -36,6 +36,8 @@ struct DeviceTask {
   enum class Kind : uint8_t { kLaunch, kCopyDown, kCopyUp };
   Kind kind = Kind::kLaunch;
   bool other = false;  // a copy to the place of the other processor's share
+  bool chosen =
+      false;  // lists the experts of a layer where the CPU has just chosen who computes them
   bool announce = false;
   uint32_t index = 0;  // of the operation, or of the value that is copied
   uint32_t wait = 0;   // progress of the CPU's lane that must be reached before; 0: none
@@ -45,12 +47,15 @@ struct Schedule {
   std::vector<CpuTask> cpu;
   std::vector<DeviceTask> device;
   std::vector<uint8_t> valid;  // [values] Sides, after it
+  std::vector<bool>
+      choosing;  // [L] where the CPU chooses in the middle of the step who computes an expert; or none
 };
 
 // Of the steps [first_step, end_step).  `valid`: where values are valid before it; empty: nowhere.  Logits, if they are
-// computed, end on the CPU.
+// computed, end on the CPU.  `choosing`: as the member; the device lists the experts of such a layer after the CPU did.
 Schedule make_schedule(const Program& program, const LoweredProgram& lowered, uint32_t first_step,
-                       uint32_t end_step, const std::vector<uint8_t>& valid);
+                       uint32_t end_step, const std::vector<uint8_t>& valid,
+                       const std::vector<bool>& choosing = {});
 
 // When both lanes are through, if each task begins as soon as its lane and what it waits for let it.  `cpu` and `device`:
 // seconds of each task, overwritten with when it ends.

@@ -47,6 +47,9 @@ class StepRecorder final : public DeviceObserver {
 
   void observed(const DeviceActivity& activity) noexcept override;
 
+  // As it was after the last finish().  By the threads of a step, or between steps.
+  const Predictor& predictor() const { return predictor_; }
+
   // ---- for whoever wants to know; between two steps ----
   TraceSummary summarize() const;
   Status write_perfetto(const std::filesystem::path& path) const;

@@ -76,6 +76,7 @@ Result<EngineOptions> read_options(const tandem_engine_options* options) {
   take(in.cpu_experts, out.hybrid.cpu_experts);
   take(in.place_file, out.hybrid.place_file);
   out.hybrid.expert_cache = in.no_expert_cache == 0;
+  out.hybrid.split = in.no_split == 0;
   return out;
 }
 

@@ -190,7 +190,9 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   }
 
   engine->info_.n_threads = n_threads;
-  if (options.trace_records > 0) {
+  engine->traces_ = options.trace_records > 0;
+  executor_options.fetch_experts = !options.hybrid.split;
+  if (engine->traces_ || engine->hybrid_.placement.n_expert_slots > 0) {
     engine->recorder_ = make_recorder(machine, n_threads, engine->hybrid_.device.get(), options);
     executor_options.recorder = engine->recorder_.get();
   }
@@ -209,6 +211,7 @@ Status Engine::observe_device() {
   if (recorder_ == nullptr || hybrid_.device == nullptr) return ok_status();
   const Status observed = hybrid_.device->set_observer(recorder_.get());
   if (observed.code() != Code::kUnsupported) return observed;
+  if (!traces_) return ok_status();  // times of the device stay what its rates say
   note("the trace leaves out the device: " + observed.message());
   return ok_status();
 }

@@ -70,7 +70,7 @@ class Engine {
   // What is in force, as a place file; "" without a device.
   std::string placement_json() const;
   // What steps took; null unless options asked for it.
-  StepRecorder* recorder() const { return recorder_.get(); }
+  StepRecorder* recorder() const { return traces_ ? recorder_.get() : nullptr; }
   // The recorder's summary for people, with the expert cache's hit rate.  Requires: recorder().
   std::string trace_text() const;
   KvLayout kv_layout() const;
@@ -104,7 +104,9 @@ class Engine {
   KvType kv_type_ = KvType::kF16;
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Team> team_;
-  std::unique_ptr<StepRecorder> recorder_;  // outlives the device, which tells it
+  // Outlives the device, which tells it.  For traces, and for prompts whose experts are split by predicted times.
+  std::unique_ptr<StepRecorder> recorder_;
+  bool traces_ = false;
   Hybrid hybrid_;
   std::unique_ptr<Executor> executor_;
   uint64_t work_bytes_ = 0;

@@ -22,6 +22,7 @@ struct HybridOptions {
   std::string gpu_layers = "auto";   // or "all", or a number
   std::string cpu_experts = "0";     // of so many layers, or "all"
   bool expert_cache = true;          // what memory is left holds copies of experts
+  bool split = true;                 // experts that the device lacks are computed by the CPU
   std::filesystem::path place_file;  // empty: none
 };
 

@@ -113,6 +113,53 @@ TEST(ExpertCache, AFailedCopyLeavesTheSlotFreeAndIsTriedAgain) {
   EXPECT_EQ(step(cache, {3}).size(), 1u);
 }
 
+TEST(ExpertCache, AMissThatCannotWaitIsThereAtOnce) {
+  ExpertCache cache = create(options_of(2, kMrs));
+  step(cache, {1});
+  cache.begin_step();
+  cache.use(0, std::vector<int32_t>{1, 2, 3}, {}, 3);
+  EXPECT_FALSE(cache.place(0, 1).copy) << "is there";
+  const ExpertCache::Placed placed = cache.place(0, 2);
+  EXPECT_TRUE(placed.copy);
+  EXPECT_EQ(cached(cache), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(cache.state(static_cast<uint32_t>(placed.slot)), State::kResident);
+  EXPECT_EQ(cache.place(0, 3).slot, -1) << "this step's experts keep their slots";
+  std::vector<Load> loads(8);
+  EXPECT_EQ(cache.end_step(loads), 0u) << "what is as good as expert 3 stays";
+}
+
+TEST(ExpertCache, AMissThatCannotWaitTakesTheSlotOfTheLeastWorthInAnyLayer) {
+  ExpertCache cache = create(options_of(2, kMrs, 2));
+  step(cache, {1});
+  step(cache, {1});
+  step(cache, {5}, 8, 1);
+  cache.begin_step();
+  cache.use(0, std::vector<int32_t>{2}, {}, 1);
+  EXPECT_TRUE(cache.place(0, 2).copy);
+  EXPECT_EQ(cached(cache, 0), (std::vector<int32_t>{2}));
+  EXPECT_EQ(cached(cache, 1), (std::vector<int32_t>{5}));
+}
+
+TEST(ExpertCache, AMissOnItsWayIsNotPlaced) {
+  ExpertCache cache = create(options_of(2, kMrs));
+  cache.begin_step();
+  cache.use(0, std::vector<int32_t>{1}, {}, 1);
+  std::vector<Load> loads(1);
+  ASSERT_EQ(cache.end_step(loads), 1u);
+  cache.begin_step();
+  cache.use(0, std::vector<int32_t>{1}, {}, 1);
+  EXPECT_EQ(cache.place(0, 1).slot, -1);
+}
+
+TEST(ExpertCache, WhatIsDroppedIsAMissAgain) {
+  ExpertCache cache = create(options_of(1, kMrs));
+  cache.begin_step();
+  cache.use(0, std::vector<int32_t>{1}, {}, 1);
+  cache.drop(static_cast<uint32_t>(cache.place(0, 1).slot));
+  EXPECT_TRUE(cached(cache).empty());
+  EXPECT_EQ(cache.state(0), State::kFree);
+}
+
 TEST(ExpertCache, LeastRecentlyUsedMakesRoom) {
   ExpertCache cache = create(options_of(2, kLru));
   step(cache, {1});

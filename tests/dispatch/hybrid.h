@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -50,13 +51,22 @@ struct Model {
 
 inline constexpr int64_t kContext = 192;
 
+// Who computes experts that the device lacks: the CPU, or what the middle of a step decides.
+struct ExpertRules {
+  bool fetch = false;                                  // all go to the device
+  std::optional<PredictorRates> rates = std::nullopt;  // prompts are split by predicted times
+};
+
 // What evaluates a model with a placement; without a device if that is empty.
 struct Evaluation {
   // Every access to the device's memory is checked for order; `checker` is told where.
   Evaluation(Model& m, const Placement& chosen, const MirrorOptions& options,
-             CheckedDevice** checker = nullptr)
+             CheckedDevice** checker = nullptr, const ExpertRules& rules = {})
       : model(m), placement(chosen) {
     Executor::Options executor_options{.max_tokens = 16, .max_outputs = 4};
+    executor_options.fetch_experts = rules.fetch;
+    if (rules.rates) recorder = std::make_unique<StepRecorder>(*rules.rates, 64);
+    executor_options.recorder = recorder.get();
     if (!placement.blocks.empty()) {
       auto made = mirror::create_device(options, *cpu::table_for(cpu::best_isa()));
       EXPECT_THAT(made, is_ok());
@@ -117,6 +127,7 @@ struct Evaluation {
 
   Model& model;
   Placement placement;
+  std::unique_ptr<StepRecorder> recorder;
   std::unique_ptr<Device> device;
   CheckedDevice* checked = nullptr;  // the same
   std::unique_ptr<Executor> executor;
@@ -169,6 +180,16 @@ inline Placement cached(const Model& model, uint64_t n_slots) {
   placement.n_expert_slots = n_slots;
   placement.cached_layers.assign(placement.cached_layers.size(), true);
   return placement;
+}
+
+// What a predictor begins with: a device so many times as fast as the CPU.
+inline PredictorRates rates(double device_speed, double link_bytes_per_second) {
+  PredictorRates result;
+  result.cpu = {1e10, 1e11, 1e-7};
+  result.device = {1e10 * device_speed, 1e11 * device_speed, 1e-7};
+  result.link_bytes_per_second = link_bytes_per_second;
+  result.link_latency_seconds = 1e-7;
+  return result;
 }
 
 }  // namespace tandem::hybrid

@@ -65,6 +65,119 @@ TEST_P(ExpertCacheTest, OfAnySizeGivesTheBitsOfTheCpu) {
   }
 }
 
+TEST_P(ExpertCacheTest, ExpertsFetchedWhenTheyAreChosenGiveTheBitsOfTheCpu) {
+  for (const uint64_t n_slots : {1, 3, 7, 64}) {
+    for (const Order order : {Order::kThreads, Order::kLazy, Order::kRandom}) {
+      MirrorOptions options;
+      options.poison = true;
+      options.order = order;
+      options.seed = n_slots;
+      Evaluation evaluation(model_, cached(model_, n_slots), options, nullptr, {.fetch = true});
+      EXPECT_EQ(expected_, evaluation.run())
+          << n_slots << " slots, order " << static_cast<int>(order);
+    }
+  }
+}
+
+// With as many slots as experts are used, nothing is left to the CPU.
+TEST_P(ExpertCacheTest, WithRoomForAllThatAreChosenTheDeviceComputesThemAll) {
+  const auto n_used = static_cast<uint64_t>(model_.program.shape.n_experts_used);
+  Evaluation evaluation(model_, cached(model_, n_used), {}, nullptr, {.fetch = true});
+  const std::vector<int32_t> ids = {1, 2, 3, 4, 5};
+  for (size_t i = 0; i < ids.size(); ++i) evaluation.forward({ids.data() + i, 1}, false);
+  const ExpertCache::Counters counters = evaluation.executor->expert_counters();
+  EXPECT_EQ(counters.misses, counters.loads);
+}
+
+TEST_P(ExpertCacheTest, PromptsSplitByPredictedTimesGiveTheBitsOfTheCpu) {
+  uint64_t n_loads = 0;
+  for (const double device_speed : {0.01, 1.0, 100.0}) {
+    for (const double link : {1e6, 1e9, 1e12}) {
+      for (const uint64_t n_slots : {2, 9}) {
+        MirrorOptions options;
+        options.poison = true;
+        options.order = link == 1e9 ? Order::kLazy : Order::kRandom;
+        options.seed = n_slots;
+        Evaluation evaluation(model_, cached(model_, n_slots), options, nullptr,
+                              {.rates = rates(device_speed, link)});
+        EXPECT_EQ(expected_, evaluation.run())
+            << n_slots << " slots, device " << device_speed << ", link " << link;
+        n_loads += evaluation.executor->expert_counters().loads;
+      }
+    }
+  }
+  EXPECT_GT(n_loads, 0u);
+}
+
+TEST_P(ExpertCacheTest, FetchesFollowABudgetThatShrinksAndGrows) {
+  MirrorOptions options;
+  options.poison = true;
+  Evaluation evaluation(model_, cached(model_, 16), options, nullptr, {.fetch = true});
+  const uint64_t all = evaluation.device->used_bytes();
+  const uint64_t slot = evaluation.placement.expert_slot_bytes;
+  int n = 0;
+  evaluation.before_step = [&] {
+    evaluation.device->set_budget(all - static_cast<uint64_t>(n++ % 6) * 3 * slot);
+  };
+  evaluation.after_step = [&] {
+    EXPECT_LE(evaluation.device->used_bytes(), evaluation.device->budget_bytes());
+  };
+  EXPECT_EQ(expected_, evaluation.run());
+}
+
+// Whichever copy fails, the step says so or is right, and what was not copied is not taken for the expert.
+TEST_P(ExpertCacheTest, AFailedFetchIsToldAndForgotten) {
+  const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6};
+  const auto last_of = [&](Evaluation& evaluation) {
+    for (size_t i = 0; i < ids.size(); ++i) evaluation.forward({ids.data() + i, 1}, true);
+    std::vector<float> logits;
+    evaluation.append_logits(logits, 0);
+    return logits;
+  };
+  Evaluation alone(model_, all_on_cpu(), {});
+  const std::vector<float> expected = last_of(alone);
+  const Placement placement = cached(model_, 4);
+  uint64_t n_before = 3 * static_cast<uint64_t>(model_.program.shape.n_layers);  // tables
+  for (size_t block = 0; block < placement.blocks.size(); ++block) {
+    if (placement.blocks[block].on_device())
+      n_before += model_.program.blocks[block].extents.size();
+  }
+  int n_failed = 0;
+  for (uint64_t nth = 1; nth < 60; ++nth) {
+    MirrorOptions options;
+    options.poison = true;
+    options.faults.copy = n_before + nth;
+    Evaluation evaluation(model_, placement, options, nullptr, {.fetch = true});
+    std::vector<float> logits;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const std::span<const int32_t> token(ids.data() + i, 1);
+      const Status done =
+          evaluation.executor->forward(token, *evaluation.sequence, true, model_.never);
+      if (done.ok()) continue;
+      EXPECT_EQ(done.code(), Code::kDevice) << done.message();
+      ++n_failed;
+      evaluation.forward(token, true);
+    }
+    evaluation.append_logits(logits, 0);
+    ASSERT_EQ(expected, logits) << "copy " << nth;
+  }
+  EXPECT_GT(n_failed, 5);
+}
+
+TEST_P(ExpertCacheTest, ACancelledStepOfFetchesEndsAndTheNextGivesTheBits) {
+  MirrorOptions options;
+  options.order = Order::kLazy;
+  Evaluation evaluation(model_, cached(model_, 7), options, nullptr, {.fetch = true});
+  CancelFlag cancel;
+  cancel.cancel();
+  const std::vector<int32_t> ids = {1, 2, 3};
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(evaluation.executor->forward(ids, *evaluation.sequence, true, cancel).code(),
+              Code::kCancelled);
+  }
+  EXPECT_EQ(expected_, evaluation.run());
+}
+
 TEST_P(ExpertCacheTest, FollowsABudgetThatShrinksAndGrows) {
   MirrorOptions options;
   options.poison = true;

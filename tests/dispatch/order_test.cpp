@@ -33,24 +33,26 @@ class OrderTest : public ::testing::TestWithParam<const char*> {
     uint64_t n_waits;
     std::string deleted, finding;
   };
-  Outcome run_without(uint64_t nth, const Placement& placement, Order order) {
+  Outcome run_without(uint64_t nth, const Placement& placement, Order order,
+                      const hybrid::ExpertRules& rules = {}) {
     MirrorOptions options;
     options.order = order;
     options.seed = nth + 1;
     CheckedDevice* checked = nullptr;
-    hybrid::Evaluation evaluation(model_, placement, options, &checked);
+    hybrid::Evaluation evaluation(model_, placement, options, &checked, rules);
     checked->delete_wait(nth);
     EXPECT_THAT(run_steps(evaluation), is_ok());
     const Status found = checked->check();
     return {!found.ok(), checked->n_waits(), checked->deleted_wait(), found.message()};
   }
 
-  void expect_every_wait_is_needed(const Placement& placement, const std::string& name) {
-    const Outcome whole = run_without(0, placement, Order::kLazy);
+  void expect_every_wait_is_needed(const Placement& placement, const std::string& name,
+                                   const hybrid::ExpertRules& rules = {}) {
+    const Outcome whole = run_without(0, placement, Order::kLazy, rules);
     EXPECT_FALSE(whole.caught) << name << ": " << whole.finding;
     uint64_t n_caught = 0;
     for (uint64_t nth = 1; nth <= whole.n_waits; ++nth) {
-      const Outcome without = run_without(nth, placement, Order::kLazy);
+      const Outcome without = run_without(nth, placement, Order::kLazy, rules);
       n_caught += without.caught ? 1 : 0;
       EXPECT_TRUE(without.caught) << name << ": " << without.deleted << ", number " << nth << " of "
                                   << whole.n_waits << ", is not missed";
@@ -79,8 +81,11 @@ TEST_P(OrderTest, EverySingleWaitIsMissed) {
     expect_every_wait_is_needed(hybrid::random_placement(model_, seed),
                                 "placement " + std::to_string(seed));
   }
-  if (model_.program.shape.has_experts())
-    expect_every_wait_is_needed(hybrid::cached(model_, 5), "expert cache");
+  if (!model_.program.shape.has_experts()) return;
+  expect_every_wait_is_needed(hybrid::cached(model_, 5), "expert cache");
+  expect_every_wait_is_needed(hybrid::cached(model_, 5), "experts fetched", {.fetch = true});
+  expect_every_wait_is_needed(hybrid::cached(model_, 5), "prompts split by time",
+                              {.rates = hybrid::rates(10, 1e12)});
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, OrderTest, ::testing::Values("llama-mha", "qwen3moe"),

@@ -101,6 +101,23 @@ INSTANTIATE_TEST_SUITE_P(Devices, EngineWithDevice,
                            return "Case" + std::to_string(instance.index);
                          });
 
+TEST(EngineDevice, WithoutASplitAnswersAreThoseOfTheCpuAlone) {
+  const Loaded alone(golden_model("qwen3moe"));
+  for (const int no_split : {0, 1}) {
+    tandem_engine_options options = with_device("mirror:vram=4MiB,poison");
+    options.cpu_experts = "all";
+    options.no_split = no_split;
+    const Loaded both(golden_model("qwen3moe"), options);
+    const SessionPtr expected = alone.session(), given = both.session();
+    for (const size_t n : {70, 5}) {
+      const TokenRequest request(some_tokens(n), 40, seeded(alone.model.get(), 3));
+      EXPECT_EQ(ask(expected.get(), request.request).tokens,
+                ask(given.get(), request.request).tokens)
+          << "no_split " << no_split;
+    }
+  }
+}
+
 TEST(EngineDevice, IsNamedInTheReports) {
   const Loaded loaded(golden_model("llama-mha"), with_device("mirror:vram=64MiB"));
   tandem_engine_info info = TANDEM_INIT(tandem_engine_info);

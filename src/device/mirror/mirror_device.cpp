@@ -92,6 +92,7 @@ class MirrorDevice final : public Device {
   Status enqueue(Stream& stream, Command command);
   void serve(Stream& stream);  // a stream's thread
   bool blocked(const Command& command) const;
+  bool skips(const Stream& stream) const;
   bool wait_until_free(const Command& command) const;  // false: the device is closing
   void execute(Stream& stream, const Command& command);
   void compute(Stream& stream, const Command& command);
@@ -386,8 +387,15 @@ void MirrorDevice::execute(Stream& stream, const Command& command) {
   }
 }
 
+// Nothing is done on what may be missing, as on a card: neither until somebody has been told, nor of what was submitted
+// before.
+bool MirrorDevice::skips(const Stream& stream) const {
+  const uint32_t index = stream.executed.load();  // the command's
+  return lost_ || failed_ || static_cast<int32_t>(stream.skipped - index) > 0;
+}
+
 void MirrorDevice::pass_copy(Stream& stream, const Command& command) {
-  if (lost_ || failed_) return;
+  if (skips(stream)) return;
   if (fault(n_copies_, options_.faults.copy)) {
     return fail(Status(Code::kDevice, "a copy of " + format_bytes(command.bytes) + " failed"));
   }
@@ -427,8 +435,7 @@ void MirrorDevice::signal(Stream& stream, WaitWord& word, uint32_t value) {
 
 void MirrorDevice::compute(Stream& stream, const Command& command) {
   const Operation& op = command.operation;
-  // Nothing is done on what may be missing, as on a card, until somebody has been told.
-  if (lost_ || failed_) return;
+  if (skips(stream)) return;
   if (fault(n_operations_, options_.faults.operation)) {
     return fail(Status(Code::kDevice, "operation " + std::string(operation_name(op.kind)) +
                                           " of layer " + std::to_string(op.layer) + " failed"));
@@ -556,6 +563,9 @@ void MirrorDevice::fail(Status status) {
 Status MirrorDevice::take_error() {
   if (lost_) return lost();
   const std::lock_guard lock(mutex_);
+  if (failed_) {
+    for (Stream& stream : streams_) stream.skipped = stream.submitted.load();
+  }
   failed_ = false;
   return std::exchange(error_, Status());
 }

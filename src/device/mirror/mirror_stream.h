@@ -4,6 +4,7 @@
 // Ownership and errors: plain data.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -43,6 +44,7 @@ struct Stream {
   std::vector<Command> ring = std::vector<Command>(kRingCommands);
   uint32_t n_submitted = 0;  // the submitting thread's
   WaitWord submitted, executed;
+  std::atomic<uint32_t> skipped{0};  // commands before this one may build on what failed
   StreamClock clock;
   std::vector<float> scratch;
   std::vector<Command>* capture = nullptr;
