@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -68,7 +69,7 @@ class Checked final : public CheckedDevice {
     for (const auto& ranges : {own.all_writes(), writes}) {
       command.writes.insert(command.writes.end(), ranges.begin(), ranges.end());
     }
-    add(stream, std::move(command));
+    add(stream, std::move(command), operation.kind);
     return device_->launch(stream, operation, reads, writes);
   }
   Status record(StreamId stream, EventId event) override {
@@ -119,9 +120,13 @@ class Checked final : public CheckedDevice {
     if (graph.ok() && !captured.empty()) graphs_[*graph] = captured.mapped();
     return graph;
   }
-  Status replay(StreamId stream, GraphId graph) override {
-    for (const OrderChecker::Command& command : graphs_[graph]) checker_.submit(stream, command);
-    return device_->replay(stream, graph);
+  Status replay(StreamId stream, GraphId graph, const ReachedMemory& reached) override {
+    for (const Captured& captured : graphs_[graph]) {
+      OrderChecker::Command command = captured.command;
+      add_reached(captured.kind, reached, command);
+      checker_.submit(stream, std::move(command));
+    }
+    return device_->replay(stream, graph, reached);
   }
   void free_graph(GraphId graph) override {
     graphs_.erase(graph);
@@ -171,10 +176,25 @@ class Checked final : public CheckedDevice {
   std::string deleted_wait() const override { return deleted_wait_; }
 
  private:
-  void add(StreamId stream, OrderChecker::Command command) {
+  struct Captured {
+    OrderChecker::Command command;
+    std::optional<OpKind> kind;  // of an operation
+  };
+  static void add_reached(std::optional<OpKind> kind, const ReachedMemory& reached,
+                          OrderChecker::Command& command) {
+    const auto append = [](std::vector<MemoryRange>& to, std::span<const MemoryRange> from) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    if (kind == OpKind::kExpertMatmul) append(command.reads, reached.experts);
+    if (kind == OpKind::kAttend || kind == OpKind::kAttendPages)
+      append(command.reads, reached.pages);
+    if (kind == OpKind::kStoreKv) append(command.writes, reached.pages);
+  }
+  void add(StreamId stream, OrderChecker::Command command,
+           std::optional<OpKind> kind = std::nullopt) {
     n_streams_ = std::max(n_streams_, number(stream) + 1);
     const auto capture = capturing_.find(stream);
-    if (capture != capturing_.end()) return capture->second.push_back(std::move(command));
+    if (capture != capturing_.end()) return capture->second.push_back({std::move(command), kind});
     checker_.submit(stream, std::move(command));
   }
   bool deleted(const char* who, uint32_t which, const char* what, uint32_t id) {
@@ -186,8 +206,8 @@ class Checked final : public CheckedDevice {
 
   const std::unique_ptr<Device> device_;
   OrderChecker checker_;
-  std::map<StreamId, std::vector<OrderChecker::Command>> capturing_;
-  std::map<GraphId, std::vector<OrderChecker::Command>> graphs_;
+  std::map<StreamId, std::vector<Captured>> capturing_;
+  std::map<GraphId, std::vector<Captured>> graphs_;
   uint32_t n_streams_ = 0;
   uint64_t nth_ = 0, n_waits_ = 0;
   std::string deleted_wait_;

@@ -47,6 +47,12 @@ struct MemoryRange {
   size_t bytes = 0;
 };
 
+// What the operations of a graph reach through addresses in memory when it is replayed: attention reads `pages` and
+// storing writes them, products of experts read `experts`.
+struct ReachedMemory {
+  std::span<const MemoryRange> pages, experts;
+};
+
 // Something that took time on a device or its link.
 struct DeviceActivity {
   enum class Kind : uint8_t {
@@ -122,7 +128,8 @@ class Device {
   // ---- graphs: a stream's work written down once and submitted at once ----
   virtual Status begin_capture(StreamId stream) = 0;
   virtual Result<GraphId> end_capture(StreamId stream) = 0;
-  virtual Status replay(StreamId stream, GraphId graph) = 0;
+  // Requires: what `reached` names was left out when its operations were captured.
+  virtual Status replay(StreamId stream, GraphId graph, const ReachedMemory& reached = {}) = 0;
   virtual void free_graph(GraphId graph) = 0;
 
   // ---- host waits ----

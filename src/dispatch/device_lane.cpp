@@ -45,6 +45,7 @@ Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Pro
 DeviceLane::~DeviceLane() {
   (void)finish();
   slots_.reset();
+  for (const Captured& captured : graphs_) device_.free_graph(captured.graph);
   for (std::byte* memory : allocated_) device_.free(memory);
   device_.free_host(host_input_);
 }
@@ -228,6 +229,52 @@ Status DeviceLane::submit(const Work& work) {
     TANDEM_RETURN_IF_ERROR(tables_->upload_changes(stream_, work.schedule->choosing));
   }
   TANDEM_RETURN_IF_ERROR(upload_input(work));
+  const bool captured = work.repeats && can_capture_ && streamed_ == nullptr;
+  TANDEM_RETURN_IF_ERROR(captured ? submit_graph(work) : submit_tasks(work));
+  failed_ = false;
+  return ok_status();
+}
+
+// A device that cannot capture what a step needs goes on without.
+Status DeviceLane::submit_graph(const Work& work) {
+  const Result<GraphId> graph = graph_of(work);
+  if (!graph.ok()) {
+    can_capture_ = false;
+    return submit_tasks(work);
+  }
+  const auto slots = slots_ != nullptr ? slots_->readable() : std::span<const MemoryRange>();
+  return device_.replay(stream_, *graph, {pages_, slots});
+}
+
+Result<GraphId> DeviceLane::graph_of(const Work& work) {
+  const KvType kv_type = work.sequence->layout().type;
+  for (const Captured& captured : graphs_) {
+    if (captured.schedule == work.schedule && captured.kv_type == kv_type) return captured.graph;
+  }
+  TANDEM_RETURN_IF_ERROR(device_.begin_capture(stream_));
+  capturing_ = true;
+  Status submitted = submit_tasks(work);
+  capturing_ = false;
+  Result<GraphId> graph = device_.end_capture(stream_);
+  if (!submitted.ok()) return submitted;
+  if (graph.ok()) graphs_.push_back({work.schedule, kv_type, *graph});
+  return graph;
+}
+
+std::span<const MemoryRange> DeviceLane::pages() const {
+  if (capturing_) return {};
+  return pages_;
+}
+
+// Where the CPU has chosen in this step, any slot may be read.
+std::span<const MemoryRange> DeviceLane::matrices(const Work& work, const Op& op) const {
+  if (capturing_) return {};
+  const std::vector<bool>& choosing = work.schedule->choosing;
+  const bool chosen = !choosing.empty() && choosing[static_cast<size_t>(op.layer)];
+  return chosen ? slots_->readable() : tables_->matrices(op.weight);
+}
+
+Status DeviceLane::submit_tasks(const Work& work) {
   const std::vector<DeviceTask>& tasks = work.schedule->device;
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (tasks[i].wait > 0) {
@@ -239,7 +286,6 @@ Status DeviceLane::submit(const Work& work) {
           device_.stream_set_flag(stream_, device_progress_, static_cast<uint32_t>(i + 1)));
     }
   }
-  failed_ = false;
   return ok_status();
 }
 
@@ -274,9 +320,9 @@ Status DeviceLane::submit_copy(const Work& work, const DeviceTask& task) {
 Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
   const Operation& operation = work.operations[task.index];
   const Op& op = work.program->ops[task.index];
-  if (op.kind == OpKind::kStoreKv) return device_.launch(stream_, operation, {}, pages_);
+  if (op.kind == OpKind::kStoreKv) return device_.launch(stream_, operation, {}, pages());
   if (op.kind == OpKind::kAttend || op.kind == OpKind::kAttendPages)
-    return device_.launch(stream_, operation, pages_);
+    return device_.launch(stream_, operation, pages());
   if (op.kind == OpKind::kListPairs || op.kind == OpKind::kExpertMatmul) {
     return launch_experts(work, task);
   }
@@ -286,12 +332,9 @@ Status DeviceLane::submit_launch(const Work& work, const DeviceTask& task) {
   return device_.launch(stream_, operation);
 }
 
-// Where the CPU has chosen in this step, any slot may be read.
 Status DeviceLane::launch_experts(const Work& work, const DeviceTask& task) {
   const Operation& operation = work.operations[task.index];
   const Op& op = work.program->ops[task.index];
-  const std::vector<bool>& choosing = work.schedule->choosing;
-  const bool chosen = !choosing.empty() && choosing[static_cast<size_t>(op.layer)];
   if (op.kind == OpKind::kListPairs) {
     if (task.chosen) {
       arriving_layer_ = op.layer;
@@ -303,8 +346,7 @@ Status DeviceLane::launch_experts(const Work& work, const DeviceTask& task) {
     const auto layer = static_cast<uint32_t>(std::exchange(arriving_layer_, -1));
     TANDEM_RETURN_IF_ERROR(device_.stream_wait_flag(stream_, experts_arrived_, layer + 1));
   }
-  return device_.launch(stream_, operation,
-                        chosen ? slots_->readable() : tables_->matrices(op.weight));
+  return device_.launch(stream_, operation, matrices(work, op));
 }
 
 std::vector<bool> DeviceLane::choosing_layers(bool decode) const {

@@ -80,6 +80,8 @@ class DeviceLane {
     std::byte* host_arena = nullptr;        // from Device::allocate_host
     const StepInput* input = nullptr;       // the host's
     SequenceState* sequence = nullptr;
+    bool repeats =
+        false;  // the same again and again, but for what memory holds: is captured and replayed
   };
   // Submits a step's tasks.  The device begins at once and waits where the schedule says so.
   Status submit(const Work& work);
@@ -108,7 +110,14 @@ class DeviceLane {
   Status make_experts(const Placement& placement, const BlockStore& store);
   Status prepare_kv(DeviceKv& kv, const SequenceState& sequence, int64_t n_wanted);
   Status upload_input(const Work& work);
+  Status submit_tasks(const Work& work);
   Status submit_task(const Work& work, const DeviceTask& task);
+  // The tasks as a graph that is made the first time.
+  Status submit_graph(const Work& work);
+  Result<GraphId> graph_of(const Work& work);
+  // What operations reach through the tables of pages and experts; captured ones are told when they are replayed.
+  std::span<const MemoryRange> pages() const;
+  std::span<const MemoryRange> matrices(const Work& work, const Op& op) const;
   Status submit_copy(const Work& work, const DeviceTask& task);
   Status submit_launch(const Work& work, const DeviceTask& task);
   Status launch_experts(const Work& work, const DeviceTask& task);
@@ -140,7 +149,14 @@ class DeviceLane {
   int64_t arriving_layer_ = -1;         // while submitting: whose experts have not been waited for
   std::vector<MemoryRange> pages_;      // of the step's sequence, on the device
   std::vector<std::byte*> host_pages_;  // [max_pages_]
-  Status fetches_;                      // why the copies of a step that was given up failed
+  struct Captured {
+    const Schedule* schedule;
+    KvType kv_type;
+    GraphId graph;
+  };
+  std::vector<Captured> graphs_;
+  bool can_capture_ = true, capturing_ = false;
+  Status fetches_;  // why the copies of a step that was given up failed
   bool submitted_ = false;
   bool failed_ = false;   // something of the step
   uint32_t n_tasks_ = 0;  // of the device in the step that was submitted

@@ -331,7 +331,8 @@ Status Executor::Walk::run(const Schedule& chosen) {
 void Executor::Walk::run_lanes() {
   if (lane != nullptr) {
     lane_status = lane->submit({batch->program, schedule, &batch->lowered, batch->device_operations,
-                                arena.get(), &input, sequence});
+                                arena.get(), &input, sequence,
+                                batch == &whole.decode && schedule != &batch->head});
   }
   const bool submitted = lane_status.ok();
   n_tasks_done = 0;

@@ -267,7 +267,7 @@ Result<GraphId> CudaDevice::end_capture(StreamId id) {
   return static_cast<GraphId>(graphs_.size() - 1);
 }
 
-Status CudaDevice::replay(StreamId id, GraphId graph) {
+Status CudaDevice::replay(StreamId id, GraphId graph, const ReachedMemory& /*reached*/) {
   TANDEM_RETURN_IF_ERROR(enter());
   Stream& stream = at(id);
   stream.last = "a graph";

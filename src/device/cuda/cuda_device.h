@@ -50,7 +50,7 @@ class CudaDevice final : public Device {
 
   Status begin_capture(StreamId stream) override;
   Result<GraphId> end_capture(StreamId stream) override;
-  Status replay(StreamId stream, GraphId graph) override;
+  Status replay(StreamId stream, GraphId graph, const ReachedMemory& reached) override;
   void free_graph(GraphId graph) override;
 
   Status synchronize(StreamId stream) override;

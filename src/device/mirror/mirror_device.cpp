@@ -69,7 +69,7 @@ class MirrorDevice final : public Device {
 
   Status begin_capture(StreamId stream) override;
   Result<GraphId> end_capture(StreamId stream) override;
-  Status replay(StreamId stream, GraphId graph) override;
+  Status replay(StreamId stream, GraphId graph, const ReachedMemory& reached) override;
   void free_graph(GraphId graph) override { graphs_.erase(graph); }
 
   Status synchronize(StreamId stream) override;
@@ -595,7 +595,7 @@ Result<GraphId> MirrorDevice::end_capture(StreamId id) {
   return static_cast<GraphId>(n_graphs_++);
 }
 
-Status MirrorDevice::replay(StreamId id, GraphId graph) {
+Status MirrorDevice::replay(StreamId id, GraphId graph, const ReachedMemory& /*reached*/) {
   TANDEM_RETURN_IF_ERROR(lost());
   const auto found = graphs_.find(graph);
   if (found == graphs_.end()) return invalid_argument("there is no such graph");
