@@ -25,6 +25,7 @@
 #include "device/mirror/operation_time.h"
 #include "device/mirror/stream_clock.h"
 #include "device/mirror/teller.h"
+#include "device/mirror/timed_operation.h"
 
 namespace tandem::mirror {
 namespace {
@@ -441,9 +442,10 @@ void MirrorDevice::compute(Stream& stream, const Command& command) {
                                           " of layer " + std::to_string(op.layer) + " failed"));
   }
   const auto begin = stream.clock.begin();
-  // The choice of experts steers the CPU too, so it is made even where nothing else is computed.
-  const bool steers = op.kind == OpKind::kRoute || op.kind == OpKind::kListPairs;
-  if (!options_.timed || steers) {
+  if (options_.timed) {
+    stand_in_for(op);
+    stream.clock.add(seconds_of(options_.profile, op));
+  } else {
     const auto now = SteadyClock::now();
     const size_t n = host::attend_scratch_floats(*op.constants);
     if (stream.scratch.size() < n) stream.scratch.resize(n);
@@ -451,7 +453,6 @@ void MirrorDevice::compute(Stream& stream, const Command& command) {
     // It would not have begun before the copies that it waits for were over.
     stream.clock.move_to(begin + (SteadyClock::now() - now));
   }
-  if (options_.timed) stream.clock.add(seconds_of(options_.profile, op));
   if (!teller_.listens()) return;
   DeviceActivity activity{
       .operation = op.index, .layer = op.layer, .name = operation_name(op.kind)};

@@ -46,8 +46,7 @@ struct MirrorOptions {
   uint64_t memory_bytes = uint64_t{4} << 30;
   double link_gb_per_s = 0;  // each way; 0: as fast as this machine copies
   double latency_us = 0;     // of each copy over the link
-  bool timed =
-      false;  // operations take the profile's time and compute nothing but what steers the CPU
+  bool timed = false;  // operations take the profile's time and leave stand-ins (timed_operation.h)
   Profile profile;
   Order order = Order::kThreads;
   uint64_t seed = 0;    // kRandom
