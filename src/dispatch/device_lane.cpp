@@ -349,9 +349,8 @@ Status DeviceLane::launch_experts(const Work& work, const DeviceTask& task) {
   return device_.launch(stream_, operation, matrices(work, op));
 }
 
-std::vector<bool> DeviceLane::choosing_layers(bool decode) const {
-  if (chooser_ == nullptr || (decode && !experts_.all_on_device)) return {};
-  return slots_->cached_layers();
+std::vector<bool> DeviceLane::choosing_layers() const {
+  return chooser_ == nullptr ? std::vector<bool>() : slots_->cached_layers();
 }
 
 Status DeviceLane::choose_experts(int64_t layer, const int32_t* ids, int64_t n_tokens,

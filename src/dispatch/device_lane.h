@@ -39,9 +39,9 @@ class DeviceLane {
 
   // Who computes the experts that are not on the device for good.
   struct Experts {
-    bool all_on_device = false;  // those chosen are copied to it, in prompts and decode
+    bool all_on_device = false;  // those chosen are copied to it
     const Predictor* predictor =
-        nullptr;  // else in prompts those that are done sooner there; null: those it has
+        nullptr;  // else those that are done sooner there; null: those it has
   };
 
   // Copies the weights that the placement puts on the device and waits for it.  Requires: the store is resident.
@@ -89,8 +89,12 @@ class DeviceLane {
   Status wait(uint32_t progress, const CancelFlag& cancel);
   // The CPU has done this many tasks.
   void announce(uint32_t progress) { device_.set_flag(cpu_progress_, progress); }
-  // Layers [L] where choose_experts() is to be called with `choose`; empty: none.
-  std::vector<bool> choosing_layers(bool decode) const;
+  // Layers [L] where choose_experts() may be called with `choose`; empty: none.
+  std::vector<bool> choosing_layers() const;
+  // Whether the next step should choose.
+  bool chooses(bool decode) const {
+    return chooser_ != nullptr && (!decode || chooser_->pays_in_decode());
+  }
   // Before the CPU lists a layer's experts: what its router chose, ids [T,U].  For the expert cache; with `choose`, says
   // who computes them.
   Status choose_experts(int64_t layer, const int32_t* ids, int64_t n_tokens, bool choose);

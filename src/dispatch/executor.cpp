@@ -152,7 +152,7 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   walk.recorder = options.recorder;
   if (walk.recorder != nullptr) {
     for (const Batch* batch : batches) {
-      for (const Schedule* schedule : {&batch->all, &batch->body, &batch->head}) {
+      for (const Schedule* schedule : {&batch->all, &batch->choosing_all, &batch->head}) {
         walk.recorder->reserve(*batch->program, schedule->cpu.size(), schedule->device.size());
       }
     }
@@ -179,9 +179,6 @@ std::vector<Batch*> Executor::Walk::batches() {
 }
 
 void Executor::Walk::prepare(Batch& made) {
-  const bool decode = &made == &whole.decode || &made == &split.decode;
-  const std::vector<bool> choosing =
-      lane != nullptr ? lane->choosing_layers(decode) : std::vector<bool>();
   const LoweredProgram& lowered = made.lowered;
   made.operations = ready_operations(*made.program, lowered, memory());
   if (lane != nullptr) made.device_operations = lane->ready(*made.program, lowered, constants);
@@ -191,10 +188,17 @@ void Executor::Walk::prepare(Batch& made) {
     }
   }
   const auto end = static_cast<uint32_t>(lowered.steps.size());
-  made.all = make_schedule(*made.program, lowered, 0, end, {}, choosing);
-  made.body = make_schedule(*made.program, lowered, 0, lowered.first_output_step, {}, choosing);
+  made.all = make_schedule(*made.program, lowered, 0, end, {});
+  made.body = make_schedule(*made.program, lowered, 0, lowered.first_output_step, {});
   made.head =
       make_schedule(*made.program, lowered, lowered.first_output_step, end, made.body.valid);
+  const std::vector<bool> choosing =
+      lane != nullptr ? lane->choosing_layers() : std::vector<bool>();
+  if (choosing.empty()) return;
+  made.choosing_all = make_schedule(*made.program, lowered, 0, end, {}, choosing);
+  made.choosing_body =
+      make_schedule(*made.program, lowered, 0, lowered.first_output_step, {}, choosing);
+  TANDEM_ASSERT(made.choosing_body.valid == made.body.valid);  // as the head takes it
 }
 
 ProcessorMemory Executor::Walk::memory() {
@@ -272,7 +276,7 @@ Status Executor::forward(std::span<const int32_t> ids, SequenceState& sequence, 
       lock;  // pages stay where they are until they are appended to
   if (walk.lane != nullptr) lock = std::unique_lock(walk.lane->mutex());
   TANDEM_RETURN_IF_ERROR(walk.choose_batch(n));
-  TANDEM_RETURN_IF_ERROR(walk.run(want_logits ? walk.batch->all : walk.batch->body));
+  TANDEM_RETURN_IF_ERROR(walk.run(walk.choose_schedule(want_logits)));
   if (walk.stopped) return cancelled("cancelled while evaluating " + std::to_string(n) + " tokens");
   sequence.append(n);
   if (sequence.device() != nullptr) sequence.device()->appended(sequence.size());
@@ -314,6 +318,13 @@ Status Executor::Walk::choose_batch(int64_t n_tokens) {
   return ok_status();
 }
 
+const Schedule& Executor::Walk::choose_schedule(bool want_logits) const {
+  if (lane != nullptr && lane->chooses(input.n_tokens == 1)) {
+    return want_logits ? batch->choosing_all : batch->choosing_body;
+  }
+  return want_logits ? batch->all : batch->body;
+}
+
 Status Executor::Walk::run(const Schedule& chosen) {
   std::unique_lock<std::recursive_mutex> lock;
   if (lane != nullptr) lock = std::unique_lock(lane->mutex());
@@ -342,7 +353,7 @@ void Executor::Walk::run_lanes() {
     Status finished = lane->finish();
     if (lane_status.ok()) lane_status = std::move(choose_status);
     if (lane_status.ok()) lane_status = std::move(finished);
-    if (schedule == &batch->body) return;
+    if (schedule == &batch->body || schedule == &batch->choosing_body) return;
     // Whoever asked for logits reads them now.
     const ValueId logits = program.logits;
     const MemoryRange read{arena.get() + batch->lowered.offset[logits],

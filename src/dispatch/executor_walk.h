@@ -33,8 +33,10 @@ struct Batch {
   LoweredProgram lowered = {};
   std::vector<Operation> operations = {};         // the CPU's
   std::vector<Operation> device_operations = {};  // none without a device
-  // head: after either of the others
+  // Of all, of all but the logits, and of the logits after either of these.
   Schedule all = {}, body = {}, head = {};
+  // The first two where the CPU chooses in the middle of the step who computes experts.
+  Schedule choosing_all = {}, choosing_body = {};
 };
 
 // One token, and up to max_tokens.
@@ -85,6 +87,7 @@ struct Executor::Walk {
   void move_expert(int64_t layer, int64_t expert, bool to_device);
   // Brings the sequence's pages to where the step reads them.
   Status choose_batch(int64_t n_tokens);
+  const Schedule& choose_schedule(bool want_logits) const;
   // Runs the schedule on both processors; `stopped` says whether it was cancelled.
   Status run(const Schedule& chosen);
   // Both lanes of the schedule, to their ends.

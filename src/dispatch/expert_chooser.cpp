@@ -66,6 +66,16 @@ void ExpertChooser::predict(const Layer& layer, Processor processor,
   for (SplitExpert& expert : experts_) expert.*seconds_of *= scale;
 }
 
+bool ExpertChooser::pays_in_decode() const {
+  if (predictor_ == nullptr) return true;
+  const auto first = std::find_if(layers_.begin(), layers_.end(),
+                                  [](const Layer& layer) { return !layer.products.empty(); });
+  if (first == layers_.end()) return false;
+  return predictor_->transfer_seconds(LinkDirection::kUp, first->expert_bytes) +
+             seconds(*first, Processor::kDevice, 1, 1) <
+         seconds(*first, Processor::kCpu, 1, 1);
+}
+
 ExpertChooser::Choice ExpertChooser::choose(int64_t layer, std::span<const int32_t> ids,
                                             std::span<const int32_t> slots) {
   const Layer& here = layers_[static_cast<size_t>(layer)];

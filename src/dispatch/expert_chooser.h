@@ -29,6 +29,9 @@ class ExpertChooser {
   };
   // `ids` [T,U] of the layer's router; `slots` [X]: not negative where the device has the expert.  The spans are good until
   // the next call.
+  // Whether copying an expert that one token chose, and computing it there, is done sooner than the CPU: then choosing is
+  // worth the wait for it in decode too.
+  bool pays_in_decode() const;
   Choice choose(int64_t layer, std::span<const int32_t> ids, std::span<const int32_t> slots);
 
  private:
