@@ -13,6 +13,16 @@ namespace {
 constexpr size_t kLoadsPerStep = 4;
 constexpr size_t kMaxExtents = 3;
 
+// What passes the link in this time.
+constexpr double kPieceSeconds = 100e-6;
+constexpr size_t kLeastPiece = size_t{128} << 10, kUsualPiece = size_t{1} << 20;
+
+size_t piece_bytes(const DeviceInfo& device) {
+  if (device.link_gb_per_s <= 0) return kUsualPiece;
+  const double bytes = device.link_gb_per_s * 1e9 * kPieceSeconds;
+  return std::max(kLeastPiece, static_cast<size_t>(bytes) / kLeastPiece * kLeastPiece);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ExpertSlots>> ExpertSlots::create(Device& device, const Program& program,
@@ -28,6 +38,7 @@ Result<std::unique_ptr<ExpertSlots>> ExpertSlots::create(Device& device, const P
   std::unique_ptr<ExpertSlots> slots(
       new ExpertSlots(device, program, store, std::move(move), std::move(cache)));
   slots->slot_bytes_ = placement.expert_slot_bytes;
+  slots->piece_bytes_ = piece_bytes(device.info());
   slots->cached_ = placement.cached_layers;
   for (const Op& op : program.ops) {
     if (op.kind != OpKind::kListPairs) continue;
@@ -200,12 +211,21 @@ Status ExpertSlots::load(const ExpertCache::Load& load) {
   return device_.record(stream_, occupant.arrived);
 }
 
+// The link goes on to another stream's copy after each piece: what the step itself waits for is small and goes between.
+Status ExpertSlots::copy_in_pieces(std::byte* to, const std::byte* from, size_t bytes) {
+  for (size_t done = 0; done < bytes; done += piece_bytes_) {
+    const size_t n = std::min(piece_bytes_, bytes - done);
+    TANDEM_RETURN_IF_ERROR(device_.copy(stream_, to + done, from + done, n));
+  }
+  return ok_status();
+}
+
 Status ExpertSlots::copy_to(uint32_t slot, int64_t layer, int64_t expert) {
   const BlockId block = block_of(layer, expert);
   std::byte* address = memory_[slot];
   const std::vector<Extent>& extents = program_.blocks[block].extents;
   for (size_t i = 0; i < extents.size(); ++i) {
-    TANDEM_RETURN_IF_ERROR(device_.copy(stream_, address, store_.data(block, i), extents[i].bytes));
+    TANDEM_RETURN_IF_ERROR(copy_in_pieces(address, store_.data(block, i), extents[i].bytes));
     address += align_up(extents[i].bytes, kDeviceAlignment);
   }
   return ok_status();

@@ -86,6 +86,7 @@ class ExpertSlots {
   Status load(const ExpertCache::Load& load);
   // An expert's matrices, on the slots' stream.
   Status copy_to(uint32_t slot, int64_t layer, int64_t expert);
+  Status copy_in_pieces(std::byte* to, const std::byte* from, size_t bytes);
   BlockId block_of(int64_t layer, int64_t expert) const;
   // Who computes it: the device from now on, or the CPU again.
   void show(uint32_t slot);
@@ -98,6 +99,7 @@ class ExpertSlots {
   const MoveExpert move_;
   ExpertCache cache_;
   uint64_t slot_bytes_ = 0;
+  size_t piece_bytes_ = 0;
   StreamId stream_{};
   std::vector<WeightId> first_;  // [L] a weight of the layer's expert 0
   std::vector<bool> cached_;     // [L]
