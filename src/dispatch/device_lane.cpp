@@ -127,6 +127,7 @@ Status DeviceLane::make_experts(const Placement& placement, const BlockStore& st
     move_(layer, expert, !addresses.empty());
   };
   TANDEM_ASSIGN_OR_RETURN(slots_, ExpertSlots::create(device_, program_, placement, store, move));
+  kv_pool_->set_make_room([this] { return slots_ != nullptr && slots_->give_up_one(); });
   if (slots_ != nullptr && (experts_.all_on_device || experts_.predictor != nullptr)) {
     chooser_ = std::make_unique<ExpertChooser>(
         program_, max_tokens_, experts_.all_on_device ? nullptr : experts_.predictor);
@@ -166,7 +167,7 @@ Result<bool> DeviceLane::prepare(const SequenceState& sequence, int64_t n_wanted
   pages_.clear();
   DeviceKv* const kv = sequence.device();
   if (kv == nullptr) return true;
-  Status prepared = prepare_kv(*kv, sequence, n_wanted);
+  Status prepared = kv->prepare(sequence.pages(), sequence.size(), n_wanted);
   if (!prepared.ok()) {
     (void)device_.synchronize(stream_);  // copies may be on their way
     return prepared;
@@ -178,17 +179,6 @@ Result<bool> DeviceLane::prepare(const SequenceState& sequence, int64_t n_wanted
     host_pages_[i] = i < pages_.size() ? nullptr : sequence.pages()[i];
   }
   return kv->holds(n_wanted);
-}
-
-Status DeviceLane::prepare_kv(DeviceKv& kv, const SequenceState& sequence, int64_t n_wanted) {
-  const auto give_up_slot = [this] { return slots_ != nullptr && slots_->give_up_one(); };
-  while (device_.used_bytes() > device_.budget_bytes() && give_up_slot()) {
-  }
-  TANDEM_RETURN_IF_ERROR(kv.prepare(sequence.pages(), sequence.size(), n_wanted));
-  while (!kv.holds(n_wanted) && give_up_slot()) {
-    TANDEM_RETURN_IF_ERROR(kv.grow(sequence.size(), n_wanted));
-  }
-  return ok_status();
 }
 
 // StepInput, then ids, then the addresses of page groups.
@@ -224,7 +214,7 @@ Status DeviceLane::submit(const Work& work) {
   n_tasks_ = static_cast<uint32_t>(work.schedule->device.size());
   if (streamed_ != nullptr) streamed_->begin_step();
   if (slots_ != nullptr) {
-    TANDEM_RETURN_IF_ERROR(slots_->begin_step());
+    TANDEM_RETURN_IF_ERROR(slots_->begin_step(kv_pool_->missing_bytes()));
     // The tables of layers that choose are uploaded once they have chosen.
     TANDEM_RETURN_IF_ERROR(tables_->upload_changes(stream_, work.schedule->choosing));
   }

@@ -112,7 +112,6 @@ class DeviceLane {
   Status load_block(BlockId block, const BlockStore& store);
   Status load_weights(const Placement& placement, const BlockStore& store);
   Status make_experts(const Placement& placement, const BlockStore& store);
-  Status prepare_kv(DeviceKv& kv, const SequenceState& sequence, int64_t n_wanted);
   Status upload_input(const Work& work);
   Status submit_tasks(const Work& work);
   Status submit_task(const Work& work, const DeviceTask& task);

@@ -11,6 +11,8 @@ namespace {
 
 // More would keep the link from what the next step needs; what is used often is there within a few steps all the same.
 constexpr size_t kLoadsPerStep = 4;
+// Memory takes time to get, too: no more of it than is used soon.
+constexpr size_t kNewSlotsPerStep = 16;
 constexpr size_t kMaxExtents = 3;
 
 // What passes the link in this time.
@@ -72,7 +74,7 @@ Status ExpertSlots::allocate(uint64_t n_slots) {
     TANDEM_ASSIGN_OR_RETURN(occupant.arrived, device_.create_event());
   }
   cache_.resize(0);
-  follow_budget();
+  grow(n_slots, 0);
   return ok_status();
 }
 
@@ -115,11 +117,15 @@ bool ExpertSlots::give_up_one() {
   return true;
 }
 
-void ExpertSlots::follow_budget() {
+void ExpertSlots::shrink_to_budget() {
   while (device_.used_bytes() > device_.budget_bytes() && give_up_one()) {
   }
-  while (memory_.size() < occupants_.size() &&
-         device_.used_bytes() + slot_bytes_ <= device_.budget_bytes()) {
+}
+
+void ExpertSlots::grow(size_t n_most, uint64_t wanted_bytes) {
+  const size_t end = memory_.size() + std::min(n_most, occupants_.size() - memory_.size());
+  while (memory_.size() < end &&
+         device_.used_bytes() + wanted_bytes + slot_bytes_ <= device_.budget_bytes()) {
     const Result<std::byte*> memory = device_.allocate(slot_bytes_, "a slot of the expert cache");
     if (!memory.ok()) break;
     memory_.push_back(*memory);
@@ -127,13 +133,14 @@ void ExpertSlots::follow_budget() {
   }
 }
 
-Status ExpertSlots::begin_step() {
+Status ExpertSlots::begin_step(uint64_t wanted_bytes) {
   for (uint32_t slot = 0; slot < memory_.size(); ++slot) {
     if (cache_.state(slot) != ExpertCache::State::kLoading) continue;
     TANDEM_ASSIGN_OR_RETURN(const bool arrived, device_.done(occupants_[slot].arrived));
     if (arrived) cache_.loaded(slot);
   }
-  follow_budget();
+  shrink_to_budget();
+  grow(kNewSlotsPerStep, wanted_bytes);
   cache_.begin_step();
   in_step_ = true;
   fetched_.clear();

@@ -35,9 +35,9 @@ class ExpertSlots {
   ExpertSlots(const ExpertSlots&) = delete;
   ExpertSlots& operator=(const ExpertSlots&) = delete;
 
-  // What arrived is the device's from now on; slots follow the budget.  The step's work is submitted after it, and so
-  // after the copies that it sees.
-  Status begin_step();
+  // What arrived is the device's from now on; slots follow the budget, of which others will want so much.  The step's work
+  // is submitted after it, and so after the copies that it sees.
+  Status begin_step(uint64_t wanted_bytes);
   // The router's choice ids [T,U] of a layer.
   void use(int64_t layer, const int32_t* ids, int64_t n_tokens);
   // After use(), before the layer's experts are listed: the device computes these of them in this step, as many as slots
@@ -82,7 +82,9 @@ class ExpertSlots {
         move_(std::move(move)),
         cache_(std::move(cache)) {}
   Status allocate(uint64_t n_slots);
-  void follow_budget();
+  void shrink_to_budget();
+  // At most n_most more slots, as far as the budget has room for them and for what others want.
+  void grow(size_t n_most, uint64_t wanted_bytes);
   Status load(const ExpertCache::Load& load);
   // An expert's matrices, on the slots' stream.
   Status copy_to(uint32_t slot, int64_t layer, int64_t expert);

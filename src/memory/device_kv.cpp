@@ -8,7 +8,7 @@ namespace {
 // Steps of others after which a sequence counts as unused: two chats that take turns do so token by token.
 constexpr int64_t kUnusedSteps = 64;
 
-int64_t pages_of(int64_t n_positions) { return (n_positions + kPageTokens - 1) / kPageTokens; }
+int64_t n_pages_of(int64_t n_positions) { return (n_positions + kPageTokens - 1) / kPageTokens; }
 
 }  // namespace
 
@@ -20,13 +20,28 @@ bool DeviceKvPool::has_room(size_t bytes) const {
   return used <= budget && bytes <= budget - used;
 }
 
-DeviceKv* DeviceKvPool::giver_to(const DeviceKv& kv) const {
-  for (DeviceKv* other : kvs_) {
-    if (other == &kv || other->pages_.empty()) continue;
-    if (n_steps_ - other->last_step_ > kUnusedSteps) return other;
-    if (other->pages_.size() > kv.pages_.size() + 1) return other;
-  }
-  return nullptr;
+bool DeviceKvPool::in_use(const DeviceKv& kv) const {
+  return n_steps_ - kv.last_step_ <= kUnusedSteps;
+}
+
+uint64_t DeviceKvPool::missing_bytes() const {
+  uint64_t bytes = 0;
+  for (const DeviceKv* kv : kvs_) bytes += in_use(*kv) ? kv->missing_bytes_ : 0;
+  return bytes;
+}
+
+DeviceKv* DeviceKvPool::unused_giver_to(const DeviceKv& kv) const {
+  const auto found = std::find_if(kvs_.begin(), kvs_.end(), [&](const DeviceKv* other) {
+    return other != &kv && !other->pages_.empty() && !in_use(*other);
+  });
+  return found == kvs_.end() ? nullptr : *found;
+}
+
+DeviceKv* DeviceKvPool::richer_giver_to(const DeviceKv& kv) const {
+  const auto found = std::find_if(kvs_.begin(), kvs_.end(), [&](const DeviceKv* other) {
+    return other != &kv && other->pages_.size() > kv.pages_.size() + 1;
+  });
+  return found == kvs_.end() ? nullptr : *found;
 }
 
 Result<std::byte*> DeviceKvPool::take_page(const DeviceKv& kv) {
@@ -37,7 +52,9 @@ Result<std::byte*> DeviceKvPool::take_page(const DeviceKv& kv) {
       refused_used_ = device_.used_bytes();
       refused_budget_ = device_.budget_bytes();
     }
-    DeviceKv* const giver = giver_to(kv);
+    DeviceKv* giver = unused_giver_to(kv);
+    if (giver == nullptr && make_room()) continue;
+    if (giver == nullptr) giver = richer_giver_to(kv);
     if (giver == nullptr) return nullptr;
     TANDEM_RETURN_IF_ERROR(giver->drop_last_page());
   }
@@ -45,6 +62,7 @@ Result<std::byte*> DeviceKvPool::take_page(const DeviceKv& kv) {
 
 Status DeviceKvPool::fit_budget() {
   while (device_.used_bytes() > device_.budget_bytes()) {
+    if (make_room()) continue;
     const auto has_pages = [](const DeviceKv* candidate) { return !candidate->pages_.empty(); };
     const auto giver = std::find_if(kvs_.begin(), kvs_.end(), has_pages);
     if (giver == kvs_.end()) break;  // what else is used is not ours to give
@@ -68,6 +86,7 @@ DeviceKv::~DeviceKv() {
 
 void DeviceKv::release() {
   const std::lock_guard lock(pool_.mutex_);
+  missing_bytes_ = 0;
   while (!pages_.empty()) free_last_page();
 }
 
@@ -77,12 +96,23 @@ Status DeviceKv::prepare(std::byte* const* host_pages, int64_t n_held, int64_t n
   const auto mine = std::find(pool_.kvs_.begin(), pool_.kvs_.end(), this);
   std::rotate(mine, mine + 1, pool_.kvs_.end());
   while (pages_.size() > n_certain_) free_last_page();
+  behind_.clear();
   TANDEM_RETURN_IF_ERROR(pool_.fit_budget());
-  return grow(n_held, n_wanted);
+  TANDEM_RETURN_IF_ERROR(grow(n_held, n_wanted));
+  // Those of a long prompt as fast as it fills them.
+  return write_behind(std::max(kCopiesPerStep, n_pages_of(n_wanted - n_held)));
 }
 
 Status DeviceKv::grow(int64_t n_held, int64_t n_wanted) {
-  while (static_cast<int64_t>(pages_.size()) < pages_of(n_wanted)) {
+  int64_t n_copies = 0;
+  const int64_t n_pages = n_pages_of(n_wanted);
+  missing_bytes_ = 0;
+  while (static_cast<int64_t>(pages_.size()) < n_pages) {
+    const auto page = static_cast<int64_t>(pages_.size());
+    if (in_page(page, n_held) > 0 && ++n_copies > kCopiesPerStep) {
+      missing_bytes_ = static_cast<uint64_t>(n_pages - page) * group_bytes();
+      break;
+    }
     TANDEM_ASSIGN_OR_RETURN(std::byte* const memory, pool_.take_page(*this));
     if (memory == nullptr) break;
     TANDEM_RETURN_IF_ERROR(add_page(memory, n_held));
@@ -90,12 +120,31 @@ Status DeviceKv::grow(int64_t n_held, int64_t n_wanted) {
   return ok_status();
 }
 
+Status DeviceKv::write_behind(int64_t n_most) {
+  const auto n_full = std::min<int64_t>(n_on_device_ / kPageTokens, std::ssize(pages_));
+  for (int64_t page = 0; page < n_full && std::ssize(behind_) < n_most; ++page) {
+    if (!unparked(page)) continue;
+    TANDEM_RETURN_IF_ERROR(copy_page(page, /*up=*/false));
+    behind_.push_back(page);
+  }
+  return ok_status();
+}
+
+void DeviceKv::written_behind() {
+  for (const int64_t page : behind_) {
+    n_parked_[static_cast<size_t>(page)] = kPageTokens;
+    const MemoryRange parked{host_pages_[page], layout_.group_bytes()};
+    pool_.device_.host_access({&parked, 1}, {}, "parked keys and values");
+  }
+  behind_.clear();
+}
+
 Status DeviceKv::add_page(std::byte* memory, int64_t n_held) {
   const auto page = static_cast<int64_t>(pages_.size());
   const int64_t n = in_page(page, n_held);
   pages_.push_back(memory);
   n_parked_.push_back(n);
-  n_on_device_ = page * kPageTokens + n;
+  n_on_device_ = std::min(n_held, (page + 1) * kPageTokens);
   return n == 0 ? ok_status() : copy_page(page, /*up=*/true);
 }
 
@@ -117,6 +166,7 @@ void DeviceKv::free_last_page() {
 void DeviceKv::appended(int64_t n) {
   const std::lock_guard lock(pool_.mutex());
   n_certain_ = pages_.size();
+  written_behind();
   n_on_device_ = std::min(n, static_cast<int64_t>(pages_.size()) * kPageTokens);
 }
 
@@ -149,12 +199,16 @@ Status DeviceKv::park_pages(int64_t first, int64_t end) {
   return ok_status();
 }
 
-// Keys and values of one layer lie side by side in both groups.
+// Keys and values of one layer lie side by side in both groups, and so do those of layers that follow each other.
 Status DeviceKv::copy_page(int64_t page, bool up) {
-  const size_t bytes = 2 * layout_.page_bytes();
-  for (size_t slot = 0; slot < pool_.layers_.size(); ++slot) {
-    std::byte* host = host_pages_[page] + static_cast<size_t>(pool_.layers_[slot]) * bytes;
-    std::byte* there = pages_[static_cast<size_t>(page)] + slot * bytes;
+  const size_t layer_bytes = 2 * layout_.page_bytes();
+  const std::vector<int64_t>& layers = pool_.layers_;
+  for (size_t slot = 0, end = 0; slot < layers.size(); slot = end) {
+    end = slot + 1;
+    while (end < layers.size() && layers[end] == layers[end - 1] + 1) ++end;
+    const size_t bytes = (end - slot) * layer_bytes;
+    std::byte* host = host_pages_[page] + static_cast<size_t>(layers[slot]) * layer_bytes;
+    std::byte* there = pages_[static_cast<size_t>(page)] + slot * layer_bytes;
     TANDEM_RETURN_IF_ERROR(up ? pool_.device_.copy(pool_.stream_, there, host, bytes)
                               : pool_.device_.copy(pool_.stream_, host, there, bytes));
   }

@@ -1,5 +1,6 @@
 // Two processors, one program: whatever the placement and whatever the order in which the device goes on, the bits of the
 // results are those of the CPU alone, and every access is ordered.
+#include "base/checked.h"
 #include "dispatch/hybrid.h"
 
 namespace tandem::hybrid {
@@ -194,6 +195,30 @@ TEST_P(ExpertCacheTest, FollowsABudgetThatShrinksAndGrows) {
   };
   EXPECT_EQ(expected_, evaluation.run());
   EXPECT_GT(n, 10);
+}
+
+// Memory and copies both: no token waits for all of them.
+TEST_P(ExpertCacheTest, AfterTheBudgetGrewSlotsFillAFewPerStep) {
+  constexpr uint64_t kMostSlots = 16, kMostLoads = 4;  // of one step
+  MirrorOptions options;
+  const Program& program = model_.program;
+  const auto n_experts = static_cast<uint64_t>(program.shape.n_experts * program.shape.n_layers);
+  Evaluation evaluation(model_, cached(model_, n_experts), options);
+  const uint64_t all = evaluation.device->used_bytes();
+  const uint64_t slot = evaluation.placement.expert_slot_bytes;
+  const auto loads = [&] { return evaluation.executor->expert_counters().loads; };
+  const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8};
+  for (const uint64_t n_slots : {n_experts, uint64_t{0}, n_experts}) {
+    evaluation.device->set_budget(all - (n_experts - n_slots) * slot);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const uint64_t used = evaluation.device->used_bytes(), loaded = loads();
+      evaluation.forward({ids.data() + i, 1}, false);
+      const uint64_t page = align_up(evaluation.sequence->device()->group_bytes(), 256);
+      EXPECT_LE(evaluation.device->used_bytes(), used + kMostSlots * slot + page);
+      EXPECT_LE(loads(), loaded + kMostLoads);
+      EXPECT_LE(evaluation.device->used_bytes(), evaluation.device->budget_bytes());
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ExpertCacheTest,

@@ -231,6 +231,64 @@ TEST_P(KvSplitTest, ParkedPagesHaveTheBytesOfTheCpuAndTravelOnce) {
   EXPECT_EQ(0u, kv.bytes_copied_up());
 }
 
+// So that no token waits for all of them.
+TEST_P(KvSplitTest, AfterTheBudgetGrewAFewPagesTravelPerStep) {
+  Engine engine(model_, all_on_device(model_), mirror_of(0));
+  const auto sequence = engine.sequence();
+  DeviceKv& kv = *sequence->device();
+  const uint64_t most = static_cast<uint64_t>(DeviceKv::kCopiesPerStep) * kv.group_bytes();
+  engine.make_room(*sequence, 0);
+  for (int i = 0; i < 18; ++i) engine.step(*sequence, 16);  // four pages and a half
+  EXPECT_EQ(0u, kv.bytes_copied_up());
+  engine.make_room(*sequence, 5);
+  for (uint64_t n_steps = 1; n_steps <= 3; ++n_steps) {
+    const uint64_t before = kv.bytes_copied_up();
+    engine.step(*sequence, 1);
+    EXPECT_EQ(n_steps < 3 ? most : kv.group_bytes(), kv.bytes_copied_up() - before);
+  }
+  EXPECT_TRUE(kv.holds(sequence->size()));
+}
+
+TEST_P(KvSplitTest, WhenTheBudgetShrinksOnlyThePageThatIsBeingFilledTravels) {
+  Engine engine(model_, all_on_device(model_), mirror_of(1));
+  const auto sequence = engine.sequence();
+  DeviceKv& kv = *sequence->device();
+  const auto copied_down_by_a_step = [&] {
+    const uint64_t before = kv.bytes_copied_down();
+    engine.step(*sequence, 1);
+    return kv.bytes_copied_down() - before;
+  };
+  engine.make_room(*sequence, 5);
+  for (int i = 0; i < 18; ++i) engine.step(*sequence, 16);  // four pages and a half
+  EXPECT_EQ(4 * kv.group_bytes(), kv.bytes_copied_down()) << "while nothing asked for it";
+  engine.make_room(*sequence, 0);
+  EXPECT_EQ(kv.group_bytes(), copied_down_by_a_step());
+  engine.make_room(*sequence, 5);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(0u, copied_down_by_a_step());
+  ASSERT_TRUE(kv.holds(sequence->size()));
+  engine.make_room(*sequence, 0);
+  EXPECT_EQ(kv.group_bytes(), copied_down_by_a_step()) << "what the last page got since";
+  EXPECT_EQ(0u, copied_down_by_a_step());
+}
+
+// A page that is copied to DRAM by a step that fails is not there for that.
+TEST_P(KvSplitTest, PagesThatAFailedStepCopiedToDramAreCopiedAgain) {
+  Engine alone(model_), engine(model_, all_on_device(model_), mirror_of(2));
+  const auto expected = alone.sequence(), sequence = engine.sequence();
+  engine.make_room(*sequence, 3);
+  for (int i = 0; i < 4; ++i) {
+    alone.step(*expected, 16);
+    engine.step(*sequence, 16);
+  }
+  CancelFlag cancel;
+  cancel.cancel();
+  EXPECT_EQ(Code::kCancelled, engine.try_step(*sequence, 1, cancel).code());
+  EXPECT_EQ(alone.step(*expected, 1), engine.step(*sequence, 1));
+  EXPECT_EQ(2 * sequence->device()->group_bytes(), sequence->device()->bytes_copied_down());
+  engine.make_room(*sequence, 0);
+  EXPECT_EQ(alone.step(*expected, 1), engine.step(*sequence, 1));
+}
+
 TEST_P(KvSplitTest, AResumedSequenceGoesOnWithTheBitsOfTheCpu) {
   Engine alone(model_), engine(model_, all_on_device(model_), mirror_of(1));
   const auto expected = alone.sequence(), first = engine.sequence(), second = engine.sequence();
