@@ -265,6 +265,7 @@ std::span<const MemoryRange> DeviceLane::matrices(const Work& work, const Op& op
 }
 
 Status DeviceLane::submit_tasks(const Work& work) {
+  arriving_layer_ = -1;
   const std::vector<DeviceTask>& tasks = work.schedule->device;
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (tasks[i].wait > 0) {

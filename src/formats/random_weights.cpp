@@ -67,7 +67,7 @@ Half half_of(float value) {
 // Also the small ones, where half precision is a fixed grid of 2^-24.
 Half half_of_any(float value) {
   if (std::fabs(value) >= 0x1p-14f) return half_of(value);
-  const auto steps = static_cast<uint32_t>(std::fabs(value) * 0x1p24f + 0.5f);
+  const auto steps = static_cast<uint32_t>(std::lround(std::fabs(value) * 0x1p24f));
   return static_cast<Half>((value < 0 ? 0x8000u : 0u) | steps);
 }
 

@@ -35,7 +35,7 @@ class GgufWriter {
  public:
   static constexpr uint64_t kAlignment = 32;
 
-  explicit GgufWriter(std::filesystem::path path) : path_(path.string()) {}
+  explicit GgufWriter(const std::filesystem::path& path) : path_(path.string()) {}
   GgufWriter(const GgufWriter&) = delete;
   GgufWriter& operator=(const GgufWriter&) = delete;
 
