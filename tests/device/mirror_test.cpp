@@ -239,56 +239,5 @@ TEST(Mirror, AWaitForAFlagCanBeCancelled) {
   other.join();
 }
 
-struct BadOption {
-  const char *text, *said;
-};
-class MirrorOptionErrors : public ::testing::TestWithParam<BadOption> {};
-
-TEST_P(MirrorOptionErrors, QuoteTheFieldAndWhatIsExpected) {
-  EXPECT_THAT(parse_mirror_options(GetParam().text),
-              fails_with(Code::kInvalidArgument, HasSubstr(GetParam().said)));
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Texts, MirrorOptionErrors,
-    ::testing::Values(BadOption{"vram=", "vram is ''"}, BadOption{"vram=-1", "vram is '-1'"},
-                      BadOption{"vram=4XB", "4GiB"}, BadOption{"link=fast", "12GB/s"},
-                      BadOption{"link=-1GB/s", "link is"}, BadOption{"latency=1e99us", "latency"},
-                      BadOption{"order=mad", "random:SEED"}, BadOption{"order=random:x", "SEED"},
-                      BadOption{"poison=1", "'poison'"}, BadOption{"speed=3", "'speed'"},
-                      BadOption{"vram=1GiB,,", "''"}));
-
-TEST(MirrorOptions, AreReadWithTheirUnits) {
-  const auto options =
-      parse_mirror_options("vram=2GiB,link=12.5GB/s,latency=10us,order=random:9,poison");
-  ASSERT_THAT(options, is_ok());
-  EXPECT_EQ(uint64_t{2} << 30, options->memory_bytes);
-  EXPECT_DOUBLE_EQ(12.5, options->link_gb_per_s);
-  EXPECT_DOUBLE_EQ(10, options->latency_us);
-  EXPECT_EQ(Order::kRandom, options->order);
-  EXPECT_EQ(9u, options->seed);
-  EXPECT_TRUE(options->poison);
-}
-
-TEST(MirrorProfile, NamesWhatIsWrongInIt) {
-  EXPECT_THAT(read_profile("[1]"), fails_with(Code::kCorrupt, HasSubstr("object")));
-  EXPECT_THAT(read_profile("{\"version\": 2, \"operations\": {}}"),
-              fails_with(Code::kCorrupt, HasSubstr("version")));
-  EXPECT_THAT(read_profile("{\"version\": 1}"),
-              fails_with(Code::kCorrupt, HasSubstr("operations")));
-  EXPECT_THAT(read_profile("{\"version\": 1, \"operations\": {\"fly\": {}}}"),
-              fails_with(Code::kCorrupt, HasSubstr("'fly' is no operation")));
-  EXPECT_THAT(read_profile("{\"version\": 1, \"operations\": {\"matmul\": {\"gb_per_s\": -1}}}"),
-              fails_with(Code::kCorrupt, HasSubstr("matmul.gb_per_s is -1")));
-  EXPECT_THAT(read_profile("{\"version\": 1, \"operations\": {\"matmul\": {\"speed\": 1}}}"),
-              fails_with(Code::kCorrupt, HasSubstr("matmul.speed")));
-  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
-  EXPECT_THAT(
-      read_profile("{\"version\": 1, \"operations\": {\"matmul\": {\"fixed_us\": " + deep + "}}}"),
-      fails_with(Code::kCorrupt, HasSubstr("matmul.fixed_us is array")));
-  EXPECT_THAT(read_profile("{\"version\": 1, \"operations\": {\"matmul\": {\"gb_per_s\": 400}}}"),
-              is_ok());
-}
-
 }  // namespace
 }  // namespace tandem::mirror

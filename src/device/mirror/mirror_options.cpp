@@ -34,6 +34,14 @@ std::optional<double> number_with_unit(std::string_view text, std::string_view u
   return number(text);
 }
 
+// Digits alone, of 64 bits.
+std::optional<uint64_t> whole_number(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
 Status read_memory(std::string_view value, MirrorOptions& options) {
   const Result<uint64_t> bytes = parse_bytes(value);
   if (!bytes.ok() || *bytes == 0 || *bytes > (uint64_t{1} << 46)) {
@@ -50,10 +58,10 @@ Status read_order(std::string_view value, MirrorOptions& options) {
   } else if (value == "lazy") {
     options.order = Order::kLazy;
   } else if (value.starts_with(kRandom)) {
-    const auto seed = number(value.substr(kRandom.size()));
-    if (!seed) return wrong("order", "random:SEED with a whole number", value);
+    const auto seed = whole_number(value.substr(kRandom.size()));
+    if (!seed) return wrong("order", "random:SEED with a whole number of at most 64 bits", value);
     options.order = Order::kRandom;
-    options.seed = static_cast<uint64_t>(*seed);
+    options.seed = *seed;
   } else {
     return wrong("order", "threads, lazy or random:SEED", value);
   }
@@ -61,6 +69,7 @@ Status read_order(std::string_view value, MirrorOptions& options) {
 }
 
 Status read_timed(std::string_view path, MirrorOptions& options) {
+  if (path.empty()) return wrong("timed", "a profile's file", path);
   TANDEM_ASSIGN_OR_RETURN(const auto file, ReadFile::open(std::string(path)));
   if (file->size_bytes() > kMaxProfileBytes) {
     return corrupt("a profile has at most " + format_bytes(kMaxProfileBytes) + ", this has " +
@@ -76,28 +85,53 @@ Status read_timed(std::string_view path, MirrorOptions& options) {
   return ok_status();
 }
 
+Status read_link(std::string_view value, MirrorOptions& options) {
+  const auto rate = number_with_unit(value, "GB/s");
+  if (!rate) return wrong("link", "a rate like 12GB/s", value);
+  options.link_gb_per_s = *rate;
+  return ok_status();
+}
+
+Status read_latency(std::string_view value, MirrorOptions& options) {
+  const auto time = number_with_unit(value, "us");
+  if (!time) return wrong("latency", "a time like 10us", value);
+  options.latency_us = *time;
+  return ok_status();
+}
+
+Status read_count(std::string_view name, std::string_view value, uint64_t& count) {
+  const auto found = whole_number(value);
+  if (!found || *found == 0) return wrong(name, "a whole number from 1 on", value);
+  count = *found;
+  return ok_status();
+}
+
 Status read_field(std::string_view name, std::string_view value, MirrorOptions& options) {
   if (name == "vram") return read_memory(value, options);
   if (name == "order") return read_order(value, options);
   if (name == "timed") return read_timed(value, options);
-  if (name == "link") {
-    const auto rate = number_with_unit(value, "GB/s");
-    if (!rate) return wrong("link", "a rate like 12GB/s", value);
-    options.link_gb_per_s = *rate;
-    return ok_status();
-  }
-  if (name == "latency") {
-    const auto time = number_with_unit(value, "us");
-    if (!time) return wrong("latency", "a time like 10us", value);
-    options.latency_us = *time;
-    return ok_status();
-  }
-  if (name == "poison" && value.empty()) {
+  if (name == "link") return read_link(value, options);
+  if (name == "latency") return read_latency(value, options);
+  if (name == "fail-allocation") return read_count(name, value, options.faults.allocation);
+  if (name == "fail-copy") return read_count(name, value, options.faults.copy);
+  if (name == "fail-operation") return read_count(name, value, options.faults.operation);
+  if (name == "lost-after") return read_count(name, value, options.faults.lost_after_commands);
+  return invalid_argument("mirror device: '" + std::string(name.substr(0, 64)) +
+                          "' is no option, expected vram, link, latency, timed, order, poison, "
+                          "fail-allocation, fail-copy, fail-operation or lost-after");
+}
+
+// What stands between two commas.
+Status read_option(std::string_view option, MirrorOptions& options) {
+  const size_t equals = option.find('=');
+  const std::string_view name = option.substr(0, equals);
+  const bool has_value = equals != std::string_view::npos;
+  if (name == "poison") {
+    if (has_value) return wrong(name, "the word alone, without a value", option);
     options.poison = true;
     return ok_status();
   }
-  return invalid_argument("mirror device: '" + std::string(name.substr(0, 64)) +
-                          "' is no option, expected vram, link, latency, timed, order or poison");
+  return read_field(name, has_value ? option.substr(equals + 1) : std::string_view(), options);
 }
 
 Result<double> time_field(const std::string& operation, const std::string& name,
@@ -159,13 +193,23 @@ Result<Profile> read_profile(std::string_view json) {
 
 Result<MirrorOptions> parse_mirror_options(std::string_view text) {
   MirrorOptions options;
-  while (!text.empty()) {
-    const std::string_view field = text.substr(0, text.find(','));
-    text.remove_prefix(std::min(field.size() + 1, text.size()));
-    const size_t equals = field.find('=');
-    const std::string_view value =
-        equals == std::string_view::npos ? std::string_view() : field.substr(equals + 1);
-    TANDEM_RETURN_IF_ERROR(read_field(field.substr(0, equals), value, options));
+  std::map<std::string_view, std::string_view> given;  // name -> the whole option
+  for (bool more = !text.empty(); more;) {
+    const size_t comma = text.find(',');
+    const std::string_view option = text.substr(0, comma);
+    more = comma != std::string_view::npos;
+    if (more) text.remove_prefix(comma + 1);
+    if (option.empty()) {
+      return invalid_argument(
+          "mirror device: '' is no option, expected one before and behind each comma");
+    }
+    TANDEM_RETURN_IF_ERROR(read_option(option, options));
+    const auto [first, is_new] = given.emplace(option.substr(0, option.find('=')), option);
+    if (!is_new) {
+      return invalid_argument("mirror device: '" + std::string(first->second.substr(0, 64)) +
+                              "' and '" + std::string(option.substr(0, 64)) +
+                              "' are both given, expected " + std::string(first->first) + " once");
+    }
   }
   return options;
 }

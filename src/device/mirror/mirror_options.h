@@ -54,7 +54,8 @@ struct MirrorOptions {
   Faults faults;
 };
 
-// "vram=4GiB,link=12GB/s,latency=10us,timed=FILE,order=threads|lazy|random:SEED,poison"; every part may be left out.
+// "vram=4GiB,link=12GB/s,latency=10us,timed=FILE,order=threads|lazy|random:SEED,poison", and for tests
+// "fail-allocation=N,fail-copy=N,fail-operation=N,lost-after=N"; every part may be left out, none given twice.
 Result<MirrorOptions> parse_mirror_options(std::string_view text);
 
 }  // namespace tandem::mirror
