@@ -158,6 +158,7 @@ class Checked final : public CheckedDevice {
     if (done.ok() && *done) checker_.host_saw_event(number(event));
     return done;
   }
+  uint64_t failures() const override { return device_->failures(); }
   void host_access(std::span<const MemoryRange> reads, std::span<const MemoryRange> writes,
                    std::string_view what) override {
     checker_.host_access(reads, writes, {what, -1});

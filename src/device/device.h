@@ -136,7 +136,12 @@ class Device {
   virtual Status synchronize(StreamId stream) = 0;
   virtual Status synchronize() = 0;  // all streams
   virtual Status wait_for(EventId event) = 0;
+  // Tells of what failed as a wait does.
   virtual Result<bool> done(EventId event) = 0;
+  // Rises when work fails and again when that is told, to whomever: of what was submitted before and is done now, all was
+  // done in truth if it is still the same.  Stays what it is on a device that never works again after a failure.  Any
+  // thread.
+  virtual uint64_t failures() const { return 0; }
 
   // What host code is about to read and write of memory that streams use too.  For the checker; backends ignore it.
   virtual void host_access(std::span<const MemoryRange> reads, std::span<const MemoryRange> writes,

@@ -107,8 +107,9 @@ bool ExpertSlots::give_up_one() {
   const auto slot = static_cast<uint32_t>(memory_.size() - 1);
   hide(occupants_[slot]);
   if (cache_.state(slot) == ExpertCache::State::kLoading) {
-    // Whatever became of the copy, it has ended when this returns.
-    (void)device_.synchronize(stream_);
+    // Whatever became of the copy, it has ended when this returns.  What else failed is for the next step.
+    Status ended = device_.synchronize(stream_);
+    if (told_.ok()) told_ = std::move(ended);
     cache_.failed(slot);
   }
   cache_.resize(slot);
@@ -137,10 +138,13 @@ Status ExpertSlots::begin_step(uint64_t wanted_bytes) {
   for (uint32_t slot = 0; slot < memory_.size(); ++slot) {
     if (cache_.state(slot) != ExpertCache::State::kLoading) continue;
     TANDEM_ASSIGN_OR_RETURN(const bool arrived, device_.done(occupants_[slot].arrived));
-    if (arrived) cache_.loaded(slot);
+    if (!arrived) continue;
+    const bool whole = occupants_[slot].failures == device_.failures();
+    whole ? cache_.loaded(slot) : cache_.failed(slot);
   }
   shrink_to_budget();
   grow(kNewSlotsPerStep, wanted_bytes);
+  TANDEM_RETURN_IF_ERROR(std::exchange(told_, ok_status()));
   cache_.begin_step();
   in_step_ = true;
   fetched_.clear();
@@ -214,6 +218,7 @@ Status ExpertSlots::load(const ExpertCache::Load& load) {
   hide(occupant);
   occupant.layer = load.layer;
   occupant.expert = load.expert;
+  occupant.failures = device_.failures();
   TANDEM_RETURN_IF_ERROR(copy_to(load.slot, load.layer, load.expert));
   return device_.record(stream_, occupant.arrived);
 }

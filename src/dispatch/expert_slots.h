@@ -71,7 +71,8 @@ class ExpertSlots {
   struct Occupant {
     int64_t layer = -1, expert = -1;
     EventId arrived{};
-    bool visible = false;  // in the tables
+    uint64_t failures = 0;  // of the device, when the copy that is under way was submitted
+    bool visible = false;   // in the tables
   };
 
   ExpertSlots(Device& device, const Program& program, const BlockStore& store, MoveExpert move,
@@ -110,6 +111,7 @@ class ExpertSlots {
   std::vector<MemoryRange> readable_;
   std::vector<uint32_t> fetched_;  // slots, in this step
   bool in_step_ = false;
+  Status told_;  // to give_up_one(), and not yet to a step
 };
 
 }  // namespace tandem

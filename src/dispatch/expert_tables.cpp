@@ -75,6 +75,10 @@ Status ExpertTables::upload(StreamId stream, Table& table) {
 }
 
 Status ExpertTables::upload_changes(StreamId stream, const std::vector<bool>& except) {
+  if (failures_ != device_.failures()) {  // uploads may have been left undone
+    failures_ = device_.failures();
+    for (Table& table : tables_) table.changed = true;
+  }
   for (Table& table : tables_) {
     if (!table.changed || (!except.empty() && except[static_cast<size_t>(table.layer)])) continue;
     TANDEM_RETURN_IF_ERROR(upload(stream, table));

@@ -31,7 +31,7 @@ class ExpertTables {
   // The addresses of an expert's matrices [extents of its block], or none.  Requires: no upload of this layer's tables is
   // under way.
   void set(int64_t layer, int64_t expert, std::span<std::byte* const> addresses);
-  // What has changed, except in these layers [L]; none: everywhere.
+  // What has changed, except in these layers [L]; none: everywhere.  All of it if something has failed since.
   Status upload_changes(StreamId stream, const std::vector<bool>& except);
   // A layer's tables as they are when the stream comes to it.
   Status upload_layer(StreamId stream, int64_t layer);
@@ -61,6 +61,8 @@ class ExpertTables {
   Device& device_;
   const Program& program_;
   std::vector<Table> tables_;
+  uint64_t failures_ =
+      0;  // of the device, when the tables there were known to be what they are to be
   std::byte* memory_ = nullptr;
   std::byte* host_memory_ = nullptr;
 };

@@ -155,6 +155,7 @@ struct Taken {
   tandem_event event = {};
   tandem_progress progress = {};
   std::string text, error_text;
+  tandem_code error_code = TANDEM_OK;
 };
 
 // Everything that one request gave, taken from the queue.
@@ -170,8 +171,10 @@ struct Answer {
     Taken taken;
     taken.event = event;
     taken.text.assign(event.text, event.text_bytes);
-    if (event.kind == TANDEM_EVENT_DONE && event.error != nullptr)
+    if (event.kind == TANDEM_EVENT_DONE && event.error != nullptr) {
       taken.error_text = event.error->text;
+      taken.error_code = event.error->code;
+    }
     if (event.progress != nullptr) taken.progress = *event.progress;
     taken.event.text = nullptr;
     taken.event.progress = nullptr;

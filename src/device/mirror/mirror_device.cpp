@@ -77,6 +77,7 @@ class MirrorDevice final : public Device {
   Status synchronize() override;
   Status wait_for(EventId event) override;
   Result<bool> done(EventId event) override;
+  uint64_t failures() const override { return failures_.load(); }
 
   Status set_observer(DeviceObserver* observer) override {
     teller_.set(observer);
@@ -122,6 +123,7 @@ class MirrorDevice final : public Device {
   std::atomic<uint64_t> used_{0}, budget_;
   std::atomic<bool> closing_{false}, lost_{false};
   std::atomic<bool> failed_{false};  // error_ is not ok
+  std::atomic<uint64_t> failures_{0};
   std::atomic<uint64_t> n_allocations_{0}, n_copies_{0}, n_operations_{0}, n_commands_{0};
   std::deque<Stream> streams_;  // places do not move
   std::deque<Event> events_;
@@ -552,12 +554,15 @@ Result<bool> MirrorDevice::done(EventId id) {
   TANDEM_RETURN_IF_ERROR(lost());
   if (!threaded()) run_one();  // or whoever asks again and again would ask for ever
   const Event& event = events_[static_cast<size_t>(id)];
-  return event.done.reached(event.n_submitted);
+  const bool is_done = event.done.reached(event.n_submitted);
+  TANDEM_RETURN_IF_ERROR(take_error());  // of what came before the event too
+  return is_done;
 }
 
 void MirrorDevice::fail(Status status) {
   const std::lock_guard lock(mutex_);
   if (error_.ok()) error_ = std::move(status);
+  ++failures_;
   failed_ = true;
 }
 
@@ -565,6 +570,7 @@ Status MirrorDevice::take_error() {
   if (lost_) return lost();
   const std::lock_guard lock(mutex_);
   if (failed_) {
+    ++failures_;
     for (Stream& stream : streams_) stream.skipped = stream.submitted.load();
   }
   failed_ = false;
