@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <thread>
 
@@ -117,7 +118,34 @@ INSTANTIATE_TEST_SUITE_P(Orders, MirrorOrders,
                                                                     : "Random";
                          });
 
-TEST(Mirror, CopiesTakeWhatTheLinkSays) {
+// A whole step is submitted before the host does what the device waits for.
+TEST_P(MirrorOrders, AStreamTakesAnyNumberOfCommandsBeforeTheFirstIsDone) {
+  constexpr uint32_t kCommands = 50000;
+  const auto device = make(options());
+  const StreamId stream = *device->create_stream("a");
+  const FlagId begin = *device->create_flag();
+  std::byte* const host = *device->allocate_host(64);
+  std::byte* const there = *device->allocate(64, "test");
+  for (uint32_t round = 1; round <= 2; ++round) {
+    ASSERT_THAT(device->stream_wait_flag(stream, begin, round), is_ok());
+    for (uint32_t i = 0; i < kCommands; ++i) {
+      ASSERT_THAT(device->fill(stream, there + i % 64, static_cast<uint8_t>(i / 64), 1), is_ok());
+    }
+    ASSERT_THAT(device->copy(stream, host, there, 64), is_ok());
+    device->set_flag(begin, round);
+    ASSERT_THAT(device->synchronize(stream), is_ok());
+    for (uint32_t i = kCommands - 64; i < kCommands; ++i) {
+      ASSERT_EQ(static_cast<std::byte>(i / 64), host[i % 64]) << "command " << i;
+    }
+    std::fill_n(host, 64, std::byte{0});
+  }
+  device->free_host(host);
+}
+
+class MirrorLink : public ::testing::TestWithParam<bool> {};
+
+TEST_P(MirrorLink, CopiesTakeWhatItSays) {
+  const bool goes_up = GetParam();
   MirrorOptions options;
   options.memory_bytes = 64 << 20;
   options.link_gb_per_s = 0.5;
@@ -130,9 +158,11 @@ TEST(Mirror, CopiesTakeWhatTheLinkSays) {
   double best = 1e9;  // other programs may hold the processors for a while
   for (int round = 0; round < 10 && best > expected * 1.1; ++round) {
     const auto start = steady_clock::now();
-    for (int i = 0; i < 4; ++i) {  // two streams share the way up
+    for (int i = 0; i < 4; ++i) {  // two streams share the way
       const size_t place = i % 2 == 0 ? 0 : kBytes;
-      ASSERT_THAT(device->copy(i % 2 == 0 ? a : b, there + place, host + place, kBytes), is_ok());
+      std::byte* const to = (goes_up ? there : host) + place;
+      const std::byte* const from = (goes_up ? host : there) + place;
+      ASSERT_THAT(device->copy(i % 2 == 0 ? a : b, to, from, kBytes), is_ok());
     }
     ASSERT_THAT(device->synchronize(), is_ok());
     const double seconds = seconds_since(start);
@@ -141,6 +171,35 @@ TEST(Mirror, CopiesTakeWhatTheLinkSays) {
   }
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
   EXPECT_LE(best, expected * 1.1);
+#endif
+  device->free_host(host);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, MirrorLink, ::testing::Bool(), [](const auto& instance) {
+  return instance.param ? "HostToDevice" : "DeviceToHost";
+});
+
+TEST(Mirror, CopiesUpAndDownDoNotShareTheLink) {
+  MirrorOptions options;
+  options.memory_bytes = 64 << 20;
+  options.link_gb_per_s = 0.25;
+  const auto device = make(options);
+  const StreamId up = *device->create_stream("up"), down = *device->create_stream("down");
+  constexpr size_t kBytes = 8 << 20;
+  std::byte* const host = *device->allocate_host(2 * kBytes);
+  std::byte* const there = *device->allocate(2 * kBytes, "test");
+  const double one_way = kBytes / 0.25e9;
+  double best = 1e9;
+  for (int round = 0; round < 10 && best > one_way * 1.2; ++round) {
+    const auto start = steady_clock::now();
+    ASSERT_THAT(device->copy(up, there, host, kBytes), is_ok());
+    ASSERT_THAT(device->copy(down, host + kBytes, there + kBytes, kBytes), is_ok());
+    ASSERT_THAT(device->synchronize(), is_ok());
+    best = std::min(best, seconds_since(start));
+    EXPECT_GE(best, one_way * 0.99);
+  }
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+  EXPECT_LE(best, one_way * 1.2);
 #endif
   device->free_host(host);
 }
@@ -194,11 +253,33 @@ TEST(Mirror, FreedMemoryIsGivenAgainPoisoned) {
   device->free_host(host);
 }
 
-TEST(MirrorDeathTest, HostCodeCannotFollowADevicesAddress) {
-  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
-  const auto device = make({});
-  std::byte* const there = *device->allocate(64, "test");
-  EXPECT_DEATH({ *const_cast<volatile std::byte*>(there) = std::byte{1}; }, "");
+// With the signal that a fault gives: under sanitizers, which report it and exit with a code of their own otherwise, the
+// child that dies takes the system's action back.
+void die_as_without_sanitizers() { std::signal(SIGSEGV, SIG_DFL); }
+
+class MirrorDeathTest : public ::testing::Test {
+ protected:
+  void SetUp() override { ::testing::GTEST_FLAG(death_test_style) = "threadsafe"; }
+  const std::unique_ptr<Device> device_ = make({});
+  volatile std::byte* const there_ = *device_->allocate(64, "test");
+};
+
+TEST_F(MirrorDeathTest, HostCodeCannotWriteToADevicesAddress) {
+  EXPECT_EXIT(
+      {
+        die_as_without_sanitizers();
+        *there_ = std::byte{1};
+      },
+      ::testing::KilledBySignal(SIGSEGV), "");
+}
+
+TEST_F(MirrorDeathTest, HostCodeCannotReadFromADevicesAddress) {
+  EXPECT_EXIT(
+      {
+        die_as_without_sanitizers();
+        (void)*there_;
+      },
+      ::testing::KilledBySignal(SIGSEGV), "");
 }
 
 TEST(Mirror, FlagsAreHandedOverAndBackAHundredThousandTimes) {
@@ -211,14 +292,19 @@ TEST(Mirror, FlagsAreHandedOverAndBackAHundredThousandTimes) {
 #else
   constexpr uint32_t kRounds = 50000;  // two hand-overs each
 #endif
-  const auto start = steady_clock::now();
+  constexpr uint32_t kBatch = kRounds / 50;
+  double best = 1e9;  // of a batch: other programs may hold the processors for a while
+  auto start = steady_clock::now();
   for (uint32_t i = 1; i <= kRounds; ++i) {
     ASSERT_THAT(device->stream_wait_flag(stream, there, i), is_ok());
     ASSERT_THAT(device->stream_set_flag(stream, back, i), is_ok());
     device->set_flag(there, i);
     ASSERT_THAT(device->wait_flag(back, i, never), is_ok());
+    if (i % kBatch != 0) continue;
+    best = std::min(best, seconds_since(start));
+    start = steady_clock::now();
   }
-  const double us = seconds_since(start) * 1e6 / (2.0 * kRounds);
+  const double us = best * 1e6 / (2.0 * kBatch);
   RecordProperty("us_per_hand_over", std::to_string(us));
   std::printf("a hand-over of a flag takes %.2f us\n", us);
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)

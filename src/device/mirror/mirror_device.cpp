@@ -317,16 +317,15 @@ Status MirrorDevice::submit(StreamId id, Command command) {
 }
 
 Status MirrorDevice::enqueue(Stream& stream, Command command) {
+  const uint32_t n = stream.n_submitted;
+  Command* const place = stream.queue.add(n, stream.executed);
+  if (place == nullptr) return out_of_memory("there is no memory for more work of the device");
   if (command.kind == Command::Kind::kRecord) {
     command.count = ++events_[command.index].n_submitted;
   } else if (command.kind == Command::Kind::kWait) {
     command.count = events_[command.index].n_submitted;
   }
-  const uint32_t n = stream.n_submitted;
-  if (!stream.executed.reached(n + 1 - kRingCommands)) {
-    TANDEM_RETURN_IF_ERROR(await(stream.executed, n + 1 - kRingCommands, or_never(nullptr)));
-  }
-  stream.ring[n % kRingCommands] = command;
+  *place = command;
   stream.n_submitted = n + 1;
   stream.submitted.raise(n + 1);
   if (options_.order == Order::kRandom) run_some();
@@ -340,7 +339,7 @@ void MirrorDevice::serve(Stream& stream) {
   for (uint32_t n = 0;; ++n) {
     stream.submitted.wait(n + 1, kSpin);
     if (closing_ && n == stream.n_submitted) return;
-    const Command& command = stream.ring[n % kRingCommands];
+    const Command& command = stream.queue.at(n);
     if (!wait_until_free(command)) return;
     execute(stream, command);
     if (!stream.submitted.reached(n + 2)) stream.clock.sleep();
@@ -480,7 +479,7 @@ bool MirrorDevice::run_one() {
     Stream& stream = streams_[(first + i) % n];
     const uint32_t next = stream.executed.load();
     if (next == stream.n_submitted) continue;
-    const Command& command = stream.ring[next % kRingCommands];
+    const Command& command = stream.queue.at(next);
     if (blocked(command)) continue;
     execute(stream, command);
     stream.clock.sleep();
@@ -562,16 +561,16 @@ Result<bool> MirrorDevice::done(EventId id) {
 void MirrorDevice::fail(Status status) {
   const std::lock_guard lock(mutex_);
   if (error_.ok()) error_ = std::move(status);
-  ++failures_;
   failed_ = true;
+  ++failures_;
 }
 
 Status MirrorDevice::take_error() {
   if (lost_) return lost();
   const std::lock_guard lock(mutex_);
   if (failed_) {
-    ++failures_;
     for (Stream& stream : streams_) stream.skipped = stream.submitted.load();
+    ++failures_;
   }
   failed_ = false;
   return std::exchange(error_, Status());

@@ -1,6 +1,6 @@
 // What waits in a stream of the mirror device.  Private to it.
 //
-// Threading: a Stream's ring is written by the submitting thread and read by the stream's own; the words say how far.
+// Threading: a Stream's queue is written by the submitting thread and read by the stream's own; the words say how far.
 // Ownership and errors: plain data.
 #pragma once
 
@@ -13,12 +13,13 @@
 
 #include "base/wait_word.h"
 #include "device/device.h"
+#include "device/mirror/command_queue.h"
 #include "device/mirror/stream_clock.h"
 
 namespace tandem::mirror {
 
-inline constexpr uint32_t kRingCommands =
-    16384;  // more than a step of the deepest models has; then a submission waits
+// Twice as many are more than a step of the deepest models has.
+inline constexpr uint32_t kBlockCommands = 8192;
 
 struct Command {
   enum class Kind : uint8_t { kCopy, kFill, kOperation, kRecord, kWait, kSetFlag, kWaitFlag };
@@ -41,7 +42,7 @@ struct Event {
 struct Stream {
   StreamId id{};
   std::string name;
-  std::vector<Command> ring = std::vector<Command>(kRingCommands);
+  CommandQueue<Command, kBlockCommands> queue;
   uint32_t n_submitted = 0;  // the submitting thread's
   WaitWord submitted, executed;
   std::atomic<uint32_t> skipped{0};  // commands before this one may build on what failed
