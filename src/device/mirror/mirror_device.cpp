@@ -370,7 +370,6 @@ void MirrorDevice::execute(Stream& stream, const Command& command) {
   if (n_commands_.fetch_add(1) + 1 == limit) {
     fail(Status(Code::kDeviceLost, "the mirror device was lost after " + std::to_string(limit) +
                                        " commands, as asked"));
-    lost_ = true;
   }
   switch (command.kind) {
     case Command::Kind::kCopy:
@@ -560,14 +559,16 @@ Result<bool> MirrorDevice::done(EventId id) {
 
 void MirrorDevice::fail(Status status) {
   const std::lock_guard lock(mutex_);
-  if (error_.ok()) error_ = std::move(status);
+  const bool is_loss = status.code() == Code::kDeviceLost;
+  if (error_.ok() || is_loss) error_ = std::move(status);
+  lost_ = lost_ || is_loss;
   failed_ = true;
   ++failures_;
 }
 
 Status MirrorDevice::take_error() {
-  if (lost_) return lost();
   const std::lock_guard lock(mutex_);
+  if (lost_) return error_;  // for good
   if (failed_) {
     for (Stream& stream : streams_) stream.skipped = stream.submitted.load();
     ++failures_;
@@ -579,9 +580,7 @@ Status MirrorDevice::take_error() {
 Status MirrorDevice::lost() const {
   if (!lost_) return ok_status();
   const std::lock_guard lock(mutex_);
-  return error_.code() == Code::kDeviceLost
-             ? error_
-             : Status(Code::kDeviceLost, "the mirror device is lost");
+  return error_;
 }
 
 // ---- graphs ----
