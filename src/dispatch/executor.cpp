@@ -1,10 +1,12 @@
 #include "dispatch/executor.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/checked.h"
@@ -413,7 +415,39 @@ void Executor::Walk::declare(const Step& step) const {
     const OperationRanges ranges = ranges_of(operation);
     lane->device().host_access(ranges.all_reads(), ranges.all_writes(),
                                operation_name(operation.kind));
+    declare_pages(operation);
   }
+}
+
+// Of the layer, keys and values lie side by side in a page group.
+void Executor::Walk::declare_pages(const Operation& operation) const {
+  const bool stores = operation.kind == OpKind::kStoreKv;
+  if (!stores && operation.kind != OpKind::kAttend && operation.kind != OpKind::kAttendPages &&
+      operation.kind != OpKind::kMergePages) {
+    return;
+  }
+  const StepInput& step = *operation.step;
+  const size_t bytes = 2 * constants.kv_page_bytes();
+  const size_t offset = static_cast<size_t>(operation.kv_slot) * bytes;
+  std::array<MemoryRange, 64> ranges;
+  size_t n = 0;
+  const auto tell = [&] {
+    const std::span<const MemoryRange> touched(ranges.data(), std::exchange(n, 0));
+    const std::span<const MemoryRange> none;
+    lane->device().host_access(stores ? none : touched, stores ? touched : none,
+                               operation_name(operation.kind));
+  };
+  const int64_t end = (step.first_position + step.n_tokens + kPageTokens - 1) / kPageTokens;
+  const int64_t window = constants.sliding_window > 0 ? constants.sliding_window : INT64_MAX;
+  const int64_t seen = std::max<int64_t>(0, step.first_position + 1 - window);
+  const int64_t first = stores ? step.first_position : seen;
+  for (int64_t page = first / kPageTokens; page < end; ++page) {
+    const std::byte* const group = step.pages[page];
+    if (group == nullptr) continue;  // the device has it
+    if (n == ranges.size()) tell();
+    ranges[n++] = {group + offset, bytes};
+  }
+  if (n > 0) tell();
 }
 
 // Every thread runs this.

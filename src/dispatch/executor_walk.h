@@ -98,6 +98,7 @@ struct Executor::Walk {
   void record_step();
   // For a device's checker: what a step of the CPU reads and writes.
   void declare(const Step& step) const;
+  void declare_pages(const Operation& operation) const;
   // The body of the team: walks the CPU's tasks of the Walk behind `context`.
   static void run_tasks(void* context, unsigned thread_index) noexcept;
   // Computes items of a step until there are none left, for one thread.
