@@ -9,6 +9,7 @@
 #include "kernels_cpu/dispatch.h"
 #include "runtime/api.h"
 #include "runtime/model.h"
+#include "runtime/split_engine.h"
 #include "status_matchers.h"
 
 namespace {
@@ -130,9 +131,9 @@ TEST_P(NoAllocations, ByTheExecutorPerToken) {
 }
 
 // By a session and its consumer.
-uint64_t allocations_in_100_tokens(const Loaded& loaded) {
+uint64_t allocations_in_100_tokens(const Loaded& loaded, size_t n_prompt = 10) {
   const SessionPtr session = loaded.session();
-  TokenRequest request(some_tokens(10), 200, seeded(loaded.model.get(), 3));
+  TokenRequest request(some_tokens(n_prompt), 200, seeded(loaded.model.get(), 3));
   const char* stop = "\x01 never written";
   request.request.stop = &stop;
   request.request.n_stop = 1;
@@ -173,6 +174,12 @@ TEST_P(NoAllocations, ByATracePerTokenOnBothProcessors) {
   const uint64_t plain = allocations_in_100_tokens(Loaded(golden_model(GetParam()), options));
   EXPECT_EQ(plain, traced);
   EXPECT_LE(plain, 8u) << "more than for the device's pages";
+}
+
+TEST_P(NoAllocations, ByASessionPerTokenWhoseAttentionIsSplit) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer has replaced malloc";
+  const SplitEngine split(golden_model(GetParam()));
+  EXPECT_EQ(0u, allocations_in_100_tokens(split.loaded(), split.many_tokens()));
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, NoAllocations,
