@@ -44,6 +44,7 @@ Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Pro
 
 DeviceLane::~DeviceLane() {
   (void)finish();
+  (void)device_.synchronize();  // weights may be on their way where loading them failed
   slots_.reset();
   for (const Captured& captured : graphs_) device_.free_graph(captured.graph);
   for (std::byte* memory : allocated_) device_.free(memory);
