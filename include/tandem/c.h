@@ -284,7 +284,8 @@ typedef struct tandem_tier_report {
   uint64_t work_bytes;
   uint64_t huge_page_bytes;
   uint64_t kv_reserved_bytes; /* that sessions have or may come to take: their whole contexts */
-  /* The cache of experts in a device's memory: how many it has room for, and how often a chosen one was there or not. */
+  /* The cache of experts in a device's memory: how many it has room for now, while the context takes what it takes, and how
+   * often a chosen one was there or not. */
   uint64_t n_expert_slots, expert_hits, expert_misses;
 } tandem_tier_report;
 

@@ -302,6 +302,12 @@ ExpertCache::Counters Executor::expert_counters() const {
   return walk_->lane->expert_slots()->counters();
 }
 
+uint64_t Executor::expert_slots() const {
+  if (walk_->lane == nullptr || walk_->lane->expert_slots() == nullptr) return 0;
+  const std::lock_guard lock(walk_->lane->mutex());
+  return walk_->lane->expert_slots()->n_slots();
+}
+
 void Executor::adopt(SequenceState& sequence) const {
   if (walk_->lane != nullptr) sequence.set_device(walk_->lane->make_kv(sequence.layout()));
 }

@@ -77,6 +77,8 @@ class Executor {
 
   // Hits and misses of the expert cache so far; zeros without one.  Any thread, as of the last step.
   ExpertCache::Counters expert_counters() const;
+  // Slots of the expert cache that there are now.
+  uint64_t expert_slots() const;
   // Gives an empty sequence a place on the device; to be called before it is evaluated.  Any thread.
   void adopt(SequenceState& sequence) const;
 

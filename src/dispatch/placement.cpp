@@ -155,8 +155,11 @@ class Chooser {
     for (BlockId b = 0; b < fixed_.size(); ++b) {
       if (fixed_[b]) put(b, *fixed_[b]);
     }
-    reserved_ += options_.file.expert_slots.value_or(0) * slot_bytes(/*possibly=*/true);
-    if (options_.file.kv_layers) reserve_kv(options_.file.kv_layers->size());
+    const uint64_t slots = options_.file.expert_slots.value_or(0) * slot_bytes(/*possibly=*/true);
+    // Slots make way for keys and values: both together take what the larger takes.
+    reserved_ = options_.file.kv_layers
+                    ? std::max(slots, kv_to_reserve(options_.file.kv_layers->size()))
+                    : slots;
     const uint64_t needed = placement_.bytes.total() + reserved_;
     if (needed <= space_.budget_bytes || (reserved_ == 0 && !anything_on_device())) {
       return ok_status();
@@ -165,13 +168,11 @@ class Chooser {
   }
 
   // For layers that the file names: all of it, or else what is worth it.
-  void reserve_kv(uint64_t n_layers) {
-    reserved_kv_ = n_layers * space_.kv_layer_bytes;
+  uint64_t kv_to_reserve(uint64_t n_layers) const {
+    const uint64_t all = n_layers * space_.kv_layer_bytes;
     const uint64_t least = n_layers * kLeastKvPages * space_.kv_page_bytes;
-    if (least > 0 && placement_.bytes.total() + reserved_ + reserved_kv_ > space_.budget_bytes) {
-      reserved_kv_ = std::min(reserved_kv_, least);
-    }
-    reserved_ += reserved_kv_;
+    const bool fits_whole = placement_.bytes.total() + all <= space_.budget_bytes;
+    return fits_whole || least == 0 ? all : std::min(all, least);
   }
 
   Status does_not_fit(const std::string& what, uint64_t needed) const {
@@ -389,7 +390,7 @@ class Chooser {
   }
 
   Status place_fixed_kv(const std::vector<int64_t>& layers) {
-    reserved_ -= reserved_kv_;
+    reserved_ = 0;
     std::vector<size_t> wanted_layers;
     for (int64_t layer : layers) {
       if (layer >= n_layers_) {
@@ -471,15 +472,18 @@ class Chooser {
     for (size_t layer = 0; layer < experts_.size(); ++layer) {
       n_experts += static_cast<uint64_t>(n_cacheable(layer, false));
     }
-    const uint64_t n = std::min(wanted.value_or(left() / bytes), n_experts);
-    if (!fits(n * bytes)) {
+    const uint64_t beside_kv = left();
+    const uint64_t room =
+        space_.work_bytes <= space_.budget_bytes ? beside_kv + placement_.bytes.kv : 0;
+    const uint64_t n = std::min(wanted.value_or(room / bytes), n_experts);
+    if (n * bytes > room) {
       return does_not_fit("place file: expert_slots: " + std::to_string(n),
-                          placement_.bytes.total() + n * bytes);
+                          placement_.bytes.total() - placement_.bytes.kv + n * bytes);
     }
     if (n == 0) return ok_status();
     placement_.n_expert_slots = n;
     placement_.expert_slot_bytes = bytes;
-    placement_.bytes.expert_slots = n * bytes;
+    placement_.bytes.expert_slots = std::min(n, beside_kv / bytes) * bytes;
     for (size_t layer = 0; layer < experts_.size(); ++layer) {
       placement_.cached_layers[layer] = n_cacheable(layer, false) > 0;
     }
@@ -496,7 +500,6 @@ class Chooser {
   std::vector<std::optional<BlockPlace>> fixed_;
   std::vector<std::vector<BlockId>> dense_, experts_;  // [L]
   std::vector<BlockId> head_;
-  uint64_t reserved_kv_ = 0;
   uint64_t reserved_ =
       0;  // for keys, values and slots that the file asks for, until they are placed
   Placement placement_;

@@ -43,7 +43,7 @@ uint64_t device_bytes(const BlockSpec& block);
 struct DeviceBytes {
   uint64_t weights = 0;
   uint64_t kv = 0;
-  uint64_t expert_slots = 0;
+  uint64_t expert_slots = 0;  // of those that there is room for beside all of kv
   uint64_t stream_buffers = 0;
   uint64_t work = 0;
 
@@ -58,7 +58,8 @@ struct Placement {
   // [L] the layer's keys and values lie in device memory, as far as that goes, and attention is computed there.  Never
   // where its projections are on the CPU.
   std::vector<bool> kv_on_device;
-  // Slots of the expert cache, for all cached layers together, each as large as their largest expert.
+  // Slots of the expert cache, for all cached layers together, each as large as their largest expert: as many as may be
+  // there while the context is empty.  Pages of keys and values take their place as it grows.
   uint64_t n_expert_slots = 0;
   uint64_t expert_slot_bytes = 0;
   // [L] experts that live in DRAM may be copied to slots: the layer's router is on the device.
@@ -120,7 +121,7 @@ struct DeviceSpace {
 // the hidden state then crosses the link once on its way, not twice.  Dense weights go before keys and values because
 // each of their bytes is read for every token, of a context's only those that are filled.  Experts that all fit stay for
 // good; else they live in DRAM and share slots.  Of keys and values that do not all fit, the first pages of every layer
-// go to the device: short contexts are there whole.  Where not even one layer's dense part fits, layers are streamed.
+// go to the device: short contexts are there whole.  Slots also use the room of keys and values that are not there yet.  Where not even one layer's dense part fits, layers are streamed.
 Result<Placement> choose_placement(const Program& program, const PlacementOptions& options,
                                    const DeviceSpace& space);
 

@@ -331,11 +331,12 @@ std::vector<TierReport> Engine::memory() const {
   there.weight_bytes = hybrid_.placement.bytes.weights;
   there.work_bytes = hybrid_.placement.bytes.work;
   const ExpertCache::Counters experts = executor_->expert_counters();
-  there.n_expert_slots = hybrid_.placement.n_expert_slots;
+  there.n_expert_slots = executor_->expert_slots();
   there.expert_hits = experts.hits;
   there.expert_misses = experts.misses;
-  const uint64_t rest =
-      there.weight_bytes + there.work_bytes + hybrid_.placement.bytes.expert_slots;
+  const uint64_t rest = there.weight_bytes + there.work_bytes +
+                        hybrid_.placement.bytes.stream_buffers +
+                        there.n_expert_slots * hybrid_.placement.expert_slot_bytes;
   there.kv_bytes = device.used_bytes() - std::min(device.used_bytes(), rest);
   return {ram, there};
 }

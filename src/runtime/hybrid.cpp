@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "device/open_device.h"
+#include "dispatch/block_roles.h"
 
 namespace tandem {
 namespace {
@@ -53,26 +54,68 @@ Result<PlacementOptions> read_options(const HybridOptions& options) {
   return result;
 }
 
-std::string summary_of(const Program& program, const Placement& placement,
-                       const std::string& device) {
-  const auto& kv = placement.kv_on_device;
-  const auto n_layers = std::count(kv.begin(), kv.end(), true);
-  uint64_t n_blocks = 0, n_experts_in_ram = 0;
+struct LayerParts {
+  int64_t n_whole = 0;  // layers: dense parts, keys and values
+  int64_t n_part = 0;   // layers of which something else than experts is there
+  uint64_t n_blocks = 0, n_experts = 0, n_experts_in_ram = 0, n_streamed = 0;
+  bool output = false, all = false;
+};
+
+LayerParts parts_on_device(const Program& program, const Placement& placement) {
+  LayerParts parts;
+  const size_t n_layers = placement.kv_on_device.size();
+  std::vector<int64_t> there(n_layers, 0), elsewhere(n_layers, 0);
+  const std::vector<BlockRole> roles = block_roles(program);
   for (size_t i = 0; i < placement.blocks.size(); ++i) {
     const bool on_device = placement.blocks[i].on_device();
-    n_blocks += on_device ? 1 : 0;
-    const bool expert = program.blocks[i].name.find(".expert.") != std::string::npos;
-    n_experts_in_ram += expert && !on_device ? 1 : 0;
+    const BlockRole& role = roles[i];
+    if (role.kind == BlockRole::Kind::kHost) continue;
+    parts.n_blocks += on_device ? 1 : 0;
+    parts.n_streamed += placement.blocks[i].streamed() ? 1 : 0;
+    if (role.kind == BlockRole::Kind::kExpert)
+      ++(on_device ? parts.n_experts : parts.n_experts_in_ram);
+    if (role.kind == BlockRole::Kind::kHead && !role.vector && on_device) parts.output = true;
+    if (role.kind == BlockRole::Kind::kDense)
+      ++(on_device ? there : elsewhere)[static_cast<size_t>(role.layer)];
   }
-  if (n_blocks == 0) return "all in RAM, nothing on " + device;
-  std::string text =
-      n_blocks == placement.blocks.size()
-          ? "all on " + device
-          : std::to_string(n_layers) + " of " + std::to_string(kv.size()) + " layers on " + device;
-  if (n_experts_in_ram > 0) text += ", " + std::to_string(n_experts_in_ram) + " experts in RAM";
-  if (placement.n_expert_slots > 0) {
-    text += ", " + std::to_string(placement.n_expert_slots) + " slots for copies of them";
+  for (size_t layer = 0; layer < n_layers; ++layer) {
+    const bool whole = elsewhere[layer] == 0 && placement.kv_on_device[layer];
+    parts.n_whole += whole ? 1 : 0;
+    parts.n_part += !whole && there[layer] > 0 ? 1 : 0;
   }
+  // Embeddings are looked up on the CPU whatever the placement.
+  parts.all = parts.n_whole == std::ssize(placement.kv_on_device) && parts.output &&
+              parts.n_experts_in_ram == 0 && parts.n_streamed == 0;
+  return parts;
+}
+
+// Fewer as the context grows, where they use its room.
+std::string slots_text(const Placement& placement) {
+  const uint64_t most = placement.n_expert_slots;
+  const uint64_t least = placement.bytes.expert_slots / placement.expert_slot_bytes;
+  const std::string text = std::to_string(most) + " slots for copies of them";
+  return least == most ? text : text + " (" + std::to_string(least) + " with a full context)";
+}
+
+std::string summary_of(const Program& program, const Placement& placement,
+                       const std::string& device) {
+  const LayerParts parts = parts_on_device(program, placement);
+  const std::string of_layers = " of " + std::to_string(placement.kv_on_device.size()) + " layers";
+  std::string text;
+  const auto add = [&text](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
+  if (parts.n_blocks == 0) return "all in RAM, nothing on " + device;
+  if (parts.all) {
+    text = "all on " + device;
+  } else {
+    if (parts.n_whole > 0) add(std::to_string(parts.n_whole) + of_layers);
+    if (parts.n_part > 0) add("parts of " + std::to_string(parts.n_part) + of_layers);
+    if (parts.n_experts > 0) add(std::to_string(parts.n_experts) + " experts");
+    if (parts.output) add("the output");
+    text += " on " + device;
+    if (parts.n_streamed > 0) text += " (weights streamed)";
+  }
+  if (parts.n_experts_in_ram > 0) add(std::to_string(parts.n_experts_in_ram) + " experts in RAM");
+  if (placement.n_expert_slots > 0) add(slots_text(placement));
   return text;
 }
 

@@ -30,7 +30,7 @@ struct Hybrid {
   std::unique_ptr<Device> device;  // null: the CPU alone
   Placement placement;
   std::string summary =
-      "all in RAM";  // "12 of 16 layers and the output on mirror, experts of all layers in RAM"
+      "all in RAM";  // "12 of 16 layers, the output on mirror, 512 experts in RAM"
 };
 
 struct HybridNeed {

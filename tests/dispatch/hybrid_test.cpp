@@ -1,7 +1,7 @@
 // Two processors, one program: whatever the placement and whatever the order in which the device goes on, the bits of the
 // results are those of the CPU alone, and every access is ordered.
-#include "base/checked.h"
 #include "dispatch/hybrid.h"
+#include "base/checked.h"
 
 namespace tandem::hybrid {
 namespace {
@@ -195,6 +195,20 @@ TEST_P(ExpertCacheTest, FollowsABudgetThatShrinksAndGrows) {
   };
   EXPECT_EQ(expected_, evaluation.run());
   EXPECT_GT(n, 10);
+}
+
+// Slots that fill the room of keys and values make way for them, page by page.
+TEST_P(ExpertCacheTest, PagesTakeThePlaceOfSlots) {
+  MirrorOptions options;
+  options.poison = true;
+  const Program& program = model_.program;
+  const auto n_experts = static_cast<uint64_t>(program.shape.n_experts * program.shape.n_layers);
+  Evaluation evaluation(model_, cached(model_, n_experts), options);
+  evaluation.device->set_budget(evaluation.device->used_bytes());  // all slots, not one page
+  EXPECT_EQ(expected_, evaluation.run());
+  EXPECT_TRUE(evaluation.sequence->device()->holds(evaluation.sequence->size()));
+  EXPECT_LT(evaluation.executor->expert_slots(), n_experts);
+  EXPECT_LE(evaluation.device->used_bytes(), evaluation.device->budget_bytes());
 }
 
 // Memory and copies both: no token waits for all of them.

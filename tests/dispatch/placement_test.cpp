@@ -65,6 +65,16 @@ class PlacementTest : public ::testing::Test {
     return *placement;
   }
 
+  // Slots that need none of the room of keys and values, in bytes.  All slots have room in both.
+  uint64_t slots_beside_kv(const Placement& placement, uint64_t budget) {
+    const uint64_t bytes = placement.expert_slot_bytes;
+    if (bytes == 0) return 0;
+    const DeviceBytes& all = placement.bytes;
+    const uint64_t left = budget - (all.total() - all.expert_slots);
+    EXPECT_LE(placement.n_expert_slots * bytes, left + all.kv);
+    return std::min(placement.n_expert_slots, left / bytes) * bytes;
+  }
+
   // What holds for every placement.
   void check(const Program& program, const Placement& placement, uint64_t budget) {
     EXPECT_LE(placement.bytes.total(), budget);
@@ -80,8 +90,7 @@ class PlacementTest : public ::testing::Test {
     }
     const auto n_kv = static_cast<uint64_t>(
         std::count(placement.kv_on_device.begin(), placement.kv_on_device.end(), true));
-    const DeviceBytes bytes{weights, n_kv * kKv,
-                            placement.n_expert_slots * placement.expert_slot_bytes,
+    const DeviceBytes bytes{weights, n_kv * kKv, slots_beside_kv(placement, budget),
                             2 * largest_streamed, any ? kWork : 0};
     EXPECT_EQ(placement.bytes, bytes);
     EXPECT_EQ(placement.stream_buffer_bytes, largest_streamed);
@@ -178,7 +187,7 @@ TEST_F(PlacementTest, DensePartsComeBeforeTheHeadAndThatBeforeKeysAndValues) {
   const Placement one_kv = chosen(moe_, layers + head(moe_) + kKv);
   EXPECT_TRUE(one_kv.kv_on_device.back());
   EXPECT_FALSE(one_kv.kv_on_device.front());
-  EXPECT_EQ(one_kv.n_expert_slots, 0u);
+  EXPECT_EQ(one_kv.bytes.expert_slots, 0u);
 }
 
 TEST_F(PlacementTest, OfAContextThatDoesNotFitEveryLayersFirstPagesDo) {
@@ -211,10 +220,31 @@ TEST_F(PlacementTest, WhatIsLeftBecomesSlotsOfTheLargestExpert) {
       kWork + dense_layers(moe_) + head(moe_) + kKv * static_cast<uint64_t>(moe_.shape.n_layers);
   const uint64_t expert = device_bytes(moe_.blocks[block("blk.0.expert.0", moe_)]);
   const Placement p = chosen(moe_, before + 3 * expert + expert - 1);
-  EXPECT_EQ(p.n_expert_slots, 3u);
+  EXPECT_EQ(p.bytes.expert_slots, 3 * expert);
   EXPECT_EQ(p.expert_slot_bytes, expert);
   EXPECT_EQ(p.cached_layers, std::vector<bool>(static_cast<size_t>(moe_.shape.n_layers), true));
   EXPECT_EQ(place("blk.0.expert.0", moe_, p), kInDram);
+}
+
+// They make way when the context grows.
+TEST_F(PlacementTest, SlotsAlsoUseTheRoomOfAContextThatIsNotThereYet) {
+  const uint64_t kv = kKv * static_cast<uint64_t>(moe_.shape.n_layers);
+  const uint64_t before = kWork + dense_layers(moe_) + head(moe_) + kv;
+  const uint64_t expert = device_bytes(moe_.blocks[block("blk.0.expert.0", moe_)]);
+  const auto all = static_cast<uint64_t>(moe_.shape.n_layers * moe_.shape.n_experts);
+  const Placement p = chosen(moe_, before + expert);
+  EXPECT_EQ(p.bytes.kv, kv) << "the context has room";
+  EXPECT_EQ(p.n_expert_slots, std::min(1 + kv / expert, all));
+  EXPECT_GT(p.n_expert_slots, 1u);
+  expect_reads_back(moe_, p, before + expert);
+  PlacementOptions more = with_rules({{"*", kOnDevice}, {"blk.*.expert.*", kInDram}});
+  more.file.kv_layers.emplace();
+  for (int64_t layer = 0; layer < moe_.shape.n_layers; ++layer)
+    more.file.kv_layers->push_back(layer);
+  more.file.expert_slots = 1 + kv / expert;
+  EXPECT_EQ(chosen(moe_, before + expert, more).n_expert_slots, p.n_expert_slots);
+  EXPECT_THAT(refusal(moe_, more, before - kv + (1 + kv / expert) * expert - 1),
+              fails_with(Code::kOutOfMemory, HasSubstr("")));
 }
 
 TEST_F(PlacementTest, WithoutTheCacheWholeLayersOfExpertsStay) {

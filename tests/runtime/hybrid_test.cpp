@@ -132,6 +132,33 @@ TEST(EngineDevice, IsNamedInTheReports) {
   EXPECT_GT(tiers[1].weight_bytes, 0u);
 }
 
+std::string plan_of(const char* model, const tandem_engine_options& options) {
+  const Loaded loaded(golden_model(model), options);
+  tandem_engine_info info = TANDEM_INIT(tandem_engine_info);
+  EXPECT_EQ(TANDEM_OK, tandem_engine_get_info(loaded.engine.get(), &info, nullptr));
+  return info.plan;
+}
+
+TEST(EngineDevice, ThePlanSaysWhichPartsAreThere) {
+  EXPECT_EQ("all on mirror", plan_of("llama-mha", with_device("mirror:vram=64MiB")));
+  EXPECT_THAT(plan_of("llama-mha", with_device("mirror:vram=64MiB", "1")),
+              HasSubstr("1 of 2 layers"));
+  const TemporaryFolder folder;
+  const std::string path = (folder / "place.json").string();
+  tandem_engine_options options = with_device("mirror:vram=64MiB");
+  options.place_file = path.c_str();
+  std::ofstream(path) << R"({"version": 1, "blocks": [
+      {"match": "*", "tier": "dram", "processor": "cpu"},
+      {"match": "blk.0.expert.*", "tier": "device", "processor": "device"}]})";
+  const std::string experts = plan_of("qwen3moe", options);
+  EXPECT_THAT(experts, HasSubstr(" experts on mirror, "));
+  EXPECT_THAT(experts, ::testing::Not(HasSubstr("layers")));
+  std::ofstream(path) << R"({"version": 1, "blocks": [
+      {"match": "*", "tier": "dram", "processor": "cpu"},
+      {"match": "blk.1.attn_*", "tier": "device", "processor": "device"}]})";
+  EXPECT_THAT(plan_of("qwen3moe", options), HasSubstr("parts of 1 of 2 layers on mirror"));
+}
+
 TEST(EngineDevice, PlacementReadBackIsTheSame) {
   const TemporaryFolder folder;
   const std::string path = (folder / "place.json").string();
