@@ -228,8 +228,9 @@ class DeviceAlone final : public DeviceObserver {
     const size_t arena_bytes = (made->lowered_.arena_bytes + 4095) / 4096 * 4096;
     TANDEM_ASSIGN_OR_RETURN(made->arena_, made->device_->allocate_host(arena_bytes));
     TANDEM_ASSIGN_OR_RETURN(
-        made->lane_, DeviceLane::create(*made->device_, program, model.placement, *model.store,
-                                        {1, kContext, arena_bytes}, {}, {}));
+        made->lane_,
+        DeviceLane::create(*made->device_, program, model.placement, *model.store,
+                           {1, kContext, arena_bytes}, {}, {{}, or_never(nullptr)}, {}));
     made->constants_ = operation_constants(program.shape, {}, KvType::kF16);
     made->operations_ = made->lane_->ready(program, made->lowered_, made->constants_);
     made->schedule_ = make_schedule(program, made->lowered_, 0,

@@ -153,7 +153,9 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
   api::EngineOptions options = options_of(flags);
   options.cancel = &cancel;
   options.progress = [&bar](const tandem_progress& progress) {
-    bar.set_label(progress.stage == TANDEM_STAGE_CHECK ? "checking" : "loading");
+    bar.set_label(progress.stage == TANDEM_STAGE_CHECK  ? "checking"
+                  : progress.stage == TANDEM_STAGE_COPY ? "copying"
+                                                        : "loading");
     bar.update(progress.done, progress.total, progress.eta_seconds);
   };
   options.log = [notes](tandem_log_level level, std::string_view text) {

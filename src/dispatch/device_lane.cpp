@@ -36,9 +36,10 @@ uint64_t DeviceLane::work_bytes(const Program& program, const Sizes& sizes) {
 Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Program& program,
                                                        const Placement& placement,
                                                        const BlockStore& store, const Sizes& sizes,
-                                                       const Experts& experts, MoveExpert move) {
+                                                       const Experts& experts,
+                                                       const Loading& loading, MoveExpert move) {
   std::unique_ptr<DeviceLane> lane(new DeviceLane(device, program, experts, std::move(move)));
-  TANDEM_RETURN_IF_ERROR(lane->allocate(placement, store, sizes));
+  TANDEM_RETURN_IF_ERROR(lane->allocate(placement, store, sizes, loading));
   return lane;
 }
 
@@ -57,8 +58,8 @@ Result<std::byte*> DeviceLane::take(size_t bytes, std::string_view what) {
   return memory;
 }
 
-Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
-                            const Sizes& sizes) {
+Status DeviceLane::allocate(const Placement& placement, const BlockStore& store, const Sizes& sizes,
+                            const Loading& loading) {
   TANDEM_ASSIGN_OR_RETURN(stream_, device_.create_stream("compute"));
   TANDEM_ASSIGN_OR_RETURN(cpu_progress_, device_.create_flag());
   TANDEM_ASSIGN_OR_RETURN(device_progress_, device_.create_flag());
@@ -79,13 +80,15 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   TANDEM_ASSIGN_OR_RETURN(streamed_,
                           StreamBuffers::create(device_, store, placement.stream_buffer_bytes));
   for (const BlockPlace& place : placement.blocks) is_streamed_.push_back(place.streamed());
-  TANDEM_RETURN_IF_ERROR(load_weights(placement, store));
+  TANDEM_RETURN_IF_ERROR(load_weights(placement, store, loading));
   TANDEM_RETURN_IF_ERROR(make_experts(placement, store));
   return device_.synchronize(stream_);
 }
 
-Status DeviceLane::load_weights(const Placement& placement, const BlockStore& store) {
+std::vector<BlockId> DeviceLane::blocks_to_load(const Placement& placement) const {
   const std::vector<Processor> processors = processors_of(program_, placement);
+  std::vector<bool> listed(program_.blocks.size());
+  std::vector<BlockId> blocks;
   for (size_t i = 0; i < program_.ops.size(); ++i) {
     const Op& op = program_.ops[i];
     if (processors[i] == Processor::kCpu || op.weight == kNoId) continue;
@@ -93,20 +96,36 @@ Status DeviceLane::load_weights(const Placement& placement, const BlockStore& st
     for (WeightId w = op.weight; w < op.weight + n_weights; ++w) {
       const BlockId block = program_.weights[w].block;
       const bool wanted = !uses_experts(op) || placement.blocks[block] == kOnDevice;
-      if (wanted && !has(block) && !is_streamed_[block])
-        TANDEM_RETURN_IF_ERROR(load_block(block, store));
+      if (!wanted || listed[block] || is_streamed_[block]) continue;
+      listed[block] = true;
+      blocks.push_back(block);
     }
+  }
+  return blocks;
+}
+
+Status DeviceLane::load_weights(const Placement& placement, const BlockStore& store,
+                                const Loading& loading) {
+  const std::vector<BlockId> blocks = blocks_to_load(placement);
+  uint64_t total = 0;
+  for (const BlockId block : blocks) {
+    for (const Extent& extent : program_.blocks[block].extents) total += extent.bytes;
+  }
+  TANDEM_ASSIGN_OR_RETURN(
+      WeightCopier copier,
+      WeightCopier::create(device_, stream_, total, loading.progress, loading.cancel));
+  for (const BlockId block : blocks) {
+    TANDEM_RETURN_IF_ERROR(load_block(block, store, copier));
   }
   return ok_status();
 }
 
-Status DeviceLane::load_block(BlockId block, const BlockStore& store) {
+Status DeviceLane::load_block(BlockId block, const BlockStore& store, WeightCopier& copier) {
   const BlockSpec& spec = program_.blocks[block];
   TANDEM_ASSIGN_OR_RETURN(std::byte * address, take(device_bytes(spec), spec.name));
   for (size_t extent = 0; extent < spec.extents.size(); ++extent) {
     const size_t bytes = spec.extents[extent].bytes;
-    // Weights are only read from here on, so the source is what the store has for good.
-    TANDEM_RETURN_IF_ERROR(device_.copy(stream_, address, store.data(block, extent), bytes));
+    TANDEM_RETURN_IF_ERROR(copier.copy(address, store.data(block, extent), bytes));
     addresses_[block].push_back(address);
     address += align_up(bytes, kDeviceAlignment);
   }

@@ -18,6 +18,7 @@
 #include "dispatch/placement.h"
 #include "dispatch/schedule.h"
 #include "dispatch/stream_buffers.h"
+#include "dispatch/weight_copier.h"
 #include "memory/block_store.h"
 #include "memory/sequence_state.h"
 
@@ -44,11 +45,18 @@ class DeviceLane {
         nullptr;  // else those that are done sooner there; null: those it has
   };
 
+  // How far the copying of weights is; and what stops it.
+  struct Loading {
+    const ProgressCallback& progress;
+    const CancelFlag& cancel;
+  };
+
   // Copies the weights that the placement puts on the device and waits for it.  Requires: the store is resident.
   static Result<std::unique_ptr<DeviceLane>> create(Device& device, const Program& program,
                                                     const Placement& placement,
                                                     const BlockStore& store, const Sizes& sizes,
-                                                    const Experts& experts, MoveExpert move);
+                                                    const Experts& experts, const Loading& loading,
+                                                    MoveExpert move);
   ~DeviceLane();
   DeviceLane(const DeviceLane&) = delete;
   DeviceLane& operator=(const DeviceLane&) = delete;
@@ -108,9 +116,11 @@ class DeviceLane {
  private:
   DeviceLane(Device& device, const Program& program, const Experts& experts, MoveExpert move)
       : device_(device), program_(program), experts_(experts), move_(std::move(move)) {}
-  Status allocate(const Placement& placement, const BlockStore& store, const Sizes& sizes);
-  Status load_block(BlockId block, const BlockStore& store);
-  Status load_weights(const Placement& placement, const BlockStore& store);
+  Status allocate(const Placement& placement, const BlockStore& store, const Sizes& sizes,
+                  const Loading& loading);
+  std::vector<BlockId> blocks_to_load(const Placement& placement) const;
+  Status load_block(BlockId block, const BlockStore& store, WeightCopier& copier);
+  Status load_weights(const Placement& placement, const BlockStore& store, const Loading& loading);
   Status make_experts(const Placement& placement, const BlockStore& store);
   Status upload_input(const Work& work);
   Status submit_tasks(const Work& work);

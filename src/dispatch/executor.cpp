@@ -137,10 +137,13 @@ Result<std::unique_ptr<Executor>> Executor::create(const Program& program, const
   TANDEM_ASSIGN_OR_RETURN(std::byte* const arena, allocate_arena(options.device, cpu_bytes));
   walk.arena = {arena, FreeArena{options.device}};
   if (options.device != nullptr) {
+    const ProgressCallback progress =
+        options.progress != nullptr ? *options.progress : ProgressCallback();
     TANDEM_ASSIGN_OR_RETURN(
         walk.lane, DeviceLane::create(*options.device, program, *options.placement, store,
                                       {options.max_tokens, options.max_context, bytes},
                                       {options.fetch_experts, predictor_of(options)},
+                                      {progress, or_never(options.cancel)},
                                       [&walk](int64_t layer, int64_t expert, bool to_device) {
                                         walk.move_expert(layer, expert, to_device);
                                       }));

@@ -44,6 +44,9 @@ class Executor {
     StepRecorder* recorder = nullptr;
     // Experts that are chosen and not on the device are copied to it as far as there are slots, never computed beside it.
     bool fetch_experts = false;
+    // Of weights on their way to the device.  Both must outlive create().
+    const ProgressCallback* progress = nullptr;
+    const CancelFlag* cancel = nullptr;
   };
 
   // Requires: every block of the store is resident.

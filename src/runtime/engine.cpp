@@ -192,6 +192,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   engine->info_.n_threads = n_threads;
   engine->traces_ = options.trace_records > 0;
   executor_options.fetch_experts = !options.hybrid.split;
+  executor_options.progress = &options.progress;
+  executor_options.cancel = options.cancel;
   if (engine->traces_ || engine->hybrid_.placement.n_expert_slots > 0) {
     engine->recorder_ = make_recorder(machine, n_threads, engine->hybrid_.device.get(), options);
     executor_options.recorder = engine->recorder_.get();

@@ -13,6 +13,7 @@ namespace {
 using Json = nlohmann::json;
 constexpr uint64_t kMaxProfileBytes = 1 << 20;
 constexpr double kMaxNumber = 1e9;
+constexpr double kLeastGbPerS = 1e-3, kMostLatencyUs = 1e5;
 
 Status wrong(std::string_view field, std::string_view expected, std::string_view found) {
   return invalid_argument("mirror device: " + std::string(field) + " is '" +
@@ -87,14 +88,19 @@ Status read_timed(std::string_view path, MirrorOptions& options) {
 
 Status read_link(std::string_view value, MirrorOptions& options) {
   const auto rate = number_with_unit(value, "GB/s");
-  if (!rate) return wrong("link", "a rate like 12GB/s", value);
+  // A copy cannot be stopped on its way: a slower link would not let go of anybody for seconds.
+  if (!rate || (*rate != 0 && *rate < kLeastGbPerS)) {
+    return wrong("link", "a rate like 12GB/s, at least 0.001GB/s", value);
+  }
   options.link_gb_per_s = *rate;
   return ok_status();
 }
 
 Status read_latency(std::string_view value, MirrorOptions& options) {
   const auto time = number_with_unit(value, "us");
-  if (!time) return wrong("latency", "a time like 10us", value);
+  if (!time || *time > kMostLatencyUs) {
+    return wrong("latency", "a time like 10us, at most 100000us", value);
+  }
   options.latency_us = *time;
   return ok_status();
 }
