@@ -162,6 +162,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   engine->info_.plan = engine->hybrid_.summary;
   if (engine->hybrid_.device != nullptr) {
     engine->info_.device = engine->hybrid_.device->info().name;
+  }
+  if (engine->hybrid_.device != nullptr && engine->hybrid_.placement.uses_device()) {
     executor_options.device = engine->hybrid_.device.get();
     executor_options.placement = &engine->hybrid_.placement;
   }

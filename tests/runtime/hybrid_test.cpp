@@ -118,6 +118,17 @@ TEST(EngineDevice, WithoutASplitAnswersAreThoseOfTheCpuAlone) {
   }
 }
 
+TEST(EngineDevice, ThatIsTooSmallForAnythingIsDoneWithout) {
+  const Loaded alone(golden_model("qwen3moe"));
+  const Loaded both(golden_model("qwen3moe"), with_device("mirror:vram=1"));
+  const SessionPtr expected = alone.session(), given = both.session();
+  const TokenRequest request(some_tokens(20), 10, seeded(alone.model.get(), 3));
+  EXPECT_EQ(ask(expected.get(), request.request).tokens, ask(given.get(), request.request).tokens);
+  tandem_engine_info info = TANDEM_INIT(tandem_engine_info);
+  ASSERT_EQ(TANDEM_OK, tandem_engine_get_info(both.engine.get(), &info, nullptr));
+  EXPECT_THAT(info.plan, HasSubstr("nothing on mirror"));
+}
+
 TEST(EngineDevice, IsNamedInTheReports) {
   const Loaded loaded(golden_model("llama-mha"), with_device("mirror:vram=64MiB"));
   tandem_engine_info info = TANDEM_INIT(tandem_engine_info);
