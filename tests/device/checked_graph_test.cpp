@@ -116,19 +116,22 @@ class CheckedGraph : public ::testing::TestWithParam<Order> {
   std::byte *host_ = nullptr, *there_ = nullptr;
 };
 
+// Not with threads: there a missing wait is a race, and the thread sanitizer finds it before the checker is asked.
+class BrokenGraph : public CheckedGraph {};
+
 TEST_P(CheckedGraph, StreamsThatWaitForEachOtherAreSilent) {
   run_two_streams(true, true);
   EXPECT_THAT(device_->check(), is_ok());
 }
 
-TEST_P(CheckedGraph, AWaitThatIsMissingInsideIsFound) {
+TEST_P(BrokenGraph, AWaitThatIsMissingInsideIsFound) {
   run_two_streams(false, true);
   EXPECT_THAT(device_->check(),
               fails_with(Code::kInternal, HasSubstr("a copy on stream 0 reads what a copy on "
                                                     "stream 1 writes")));
 }
 
-TEST_P(CheckedGraph, AWaitThatIsMissingBetweenItAndWhatFollowsIsFound) {
+TEST_P(BrokenGraph, AWaitThatIsMissingBetweenItAndWhatFollowsIsFound) {
   run_two_streams(true, false);
   EXPECT_THAT(device_->check(),
               fails_with(Code::kInternal, HasSubstr("a copy on stream 1 writes what a copy on "
@@ -140,12 +143,12 @@ TEST_P(CheckedGraph, AHostThatWaitsIsSilent) {
   EXPECT_THAT(device_->check(), is_ok());
 }
 
-TEST_P(CheckedGraph, AWaitForTheHostThatIsMissingInsideIsFound) {
+TEST_P(BrokenGraph, AWaitForTheHostThatIsMissingInsideIsFound) {
   run_with_host(false, true);
   EXPECT_THAT(device_->check(), fails_with(Code::kInternal, HasSubstr("a step's input")));
 }
 
-TEST_P(CheckedGraph, AHostThatDoesNotWaitForItIsFound) {
+TEST_P(BrokenGraph, AHostThatDoesNotWaitForItIsFound) {
   run_with_host(true, false);
   EXPECT_THAT(device_->check(), fails_with(Code::kInternal, HasSubstr("logits on the host reads")));
 }
@@ -180,13 +183,16 @@ TEST_P(CheckedGraph, EverySingleWaitIsMissed) {
   }
 }
 
+std::string name_of(const ::testing::TestParamInfo<Order>& instance) {
+  return instance.param == Order::kThreads ? "Threads"
+         : instance.param == Order::kLazy  ? "Lazy"
+                                           : "Random";
+}
+
 INSTANTIATE_TEST_SUITE_P(Orders, CheckedGraph,
-                         ::testing::Values(Order::kThreads, Order::kLazy, Order::kRandom),
-                         [](const auto& instance) {
-                           return instance.param == Order::kThreads ? "Threads"
-                                  : instance.param == Order::kLazy  ? "Lazy"
-                                                                    : "Random";
-                         });
+                         ::testing::Values(Order::kThreads, Order::kLazy, Order::kRandom), name_of);
+INSTANTIATE_TEST_SUITE_P(Orders, BrokenGraph, ::testing::Values(Order::kLazy, Order::kRandom),
+                         name_of);
 
 }  // namespace
 }  // namespace tandem
