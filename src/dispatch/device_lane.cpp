@@ -305,24 +305,20 @@ Status DeviceLane::submit_task(const Work& work, const DeviceTask& task) {
                                                 : submit_copy(work, task);
 }
 
-size_t DeviceLane::rows_bytes(const Work& work, ValueId value) const {
-  const Value& v = work.program->values[value];
-  const int64_t n_pairs = work.input->n_tokens * program_.shape.n_experts_used;
-  if (v.type == ValueType::kExpertLists) {
-    return ExpertLists::count(program_.shape.n_experts, n_pairs) * sizeof(int32_t);
-  }
-  const int64_t rows = v.rows == RowSpace::kTokens    ? work.input->n_tokens
-                       : v.rows == RowSpace::kPairs   ? n_pairs
-                       : v.rows == RowSpace::kOutputs ? work.input->n_outputs
-                                                      : 1;
-  return work.lowered->row_bytes[value] * static_cast<size_t>(rows);
-}
-
 Status DeviceLane::submit_copy(const Work& work, const DeviceTask& task) {
   const ValueId value = task.index;
-  const size_t own = work.lowered->offset[value];
+  const auto bytes_of = [&](ValueId v) {
+    return work.lowered->step_bytes(*work.program, v, work.input->n_tokens, work.input->n_outputs);
+  };
+  size_t own = work.lowered->offset[value];
+  size_t end = own + bytes_of(value);
+  if (task.also != kNoId) {
+    const size_t beside = work.lowered->offset[task.also];
+    own = std::min(own, beside);
+    end = std::max(end, beside + bytes_of(task.also));
+  }
   const size_t there = task.other ? work.lowered->other_offset[value] : own;
-  const size_t bytes = rows_bytes(work, value);
+  const size_t bytes = end - own;
   return task.kind == DeviceTask::Kind::kCopyUp
              ? device_.copy(stream_, arena_ + there, work.host_arena + own, bytes)
              : device_.copy(stream_, work.host_arena + there, arena_ + own, bytes);

@@ -135,7 +135,6 @@ class DeviceLane {
   Status submit_launch(const Work& work, const DeviceTask& task);
   Status launch_experts(const Work& work, const DeviceTask& task);
   Status launch_streamed(const Operation& operation, const Weight& weight);
-  size_t rows_bytes(const Work& work, ValueId value) const;
   Result<std::byte*> take(size_t bytes, std::string_view what);
 
   Device& device_;

@@ -36,6 +36,7 @@ class Maker {
   void bring_early(uint32_t step);
   void bring_other_share(ValueId value, Side side);
   void copy(ValueId value, Side to, bool other);
+  bool joins_last_copy(ValueId value, DeviceTask::Kind kind) const;
   void add_cpu_task(uint32_t step);
   void add_launches(uint32_t step);
   void add_choice(uint32_t step);
@@ -87,17 +88,26 @@ uint32_t Maker::cpu_after_device(uint32_t progress) {
   return progress;
 }
 
+// Each copy pays the link's latency: two values that lie side by side and fill their places cross as one.
+bool Maker::joins_last_copy(ValueId value, DeviceTask::Kind kind) const {
+  if (lowered_.options.max_tokens != 1 || schedule_.device.empty()) return false;
+  const DeviceTask& last = schedule_.device.back();
+  if (last.kind != kind || last.other || last.announce || last.also != kNoId) return false;
+  return lowered_.are_neighbours(program_, last.index, value);
+}
+
 void Maker::copy(ValueId value, Side to, bool other) {
   const bool down = to == kValidOnCpu;
   const Bytes host = bytes_of(value, down && other);
-  const auto index = static_cast<uint32_t>(schedule_.device.size());
-  const uint32_t wait = device_after_cpu(needed(by_cpu_, host, /*writes=*/down));
-  schedule_.device.push_back(
-      {.kind = down ? DeviceTask::Kind::kCopyDown : DeviceTask::Kind::kCopyUp,
-       .other = other,
-       .announce = false,
-       .index = value,
-       .wait = wait});
+  const auto kind = down ? DeviceTask::Kind::kCopyDown : DeviceTask::Kind::kCopyUp;
+  const uint32_t progress = needed(by_cpu_, host, /*writes=*/down);
+  if (!other && progress <= device_knows_ && joins_last_copy(value, kind)) {
+    schedule_.device.back().also = value;
+  } else {
+    schedule_.device.push_back(
+        {.kind = kind, .other = other, .index = value, .wait = device_after_cpu(progress)});
+  }
+  const auto index = static_cast<uint32_t>(schedule_.device.size() - 1);
   by_device_.push_back({index, host, down});
   if (down) cpu_wants_ = std::max(cpu_wants_, index + 1);
   brought_down_ = brought_down_ || down;

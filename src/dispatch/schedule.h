@@ -40,7 +40,9 @@ struct DeviceTask {
       false;  // lists the experts of a layer where the CPU has just chosen who computes them
   bool announce = false;
   uint32_t index = 0;  // of the operation, or of the value that is copied
-  uint32_t wait = 0;   // progress of the CPU's lane that must be reached before; 0: none
+  ValueId also =
+      kNoId;          // another value, beside the first in the arena, that crosses in the same copy
+  uint32_t wait = 0;  // progress of the CPU's lane that must be reached before; 0: none
 };
 
 struct Schedule {

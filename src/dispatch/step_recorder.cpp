@@ -18,16 +18,11 @@ uint64_t weight_bytes(const Program& program, const Op& op, const StepSize& size
   return static_cast<uint64_t>(rows) * weight.row_bytes();
 }
 
+// 0 for none.
 double copied_bytes(const Program& program, const LoweredProgram& lowered, ValueId id,
                     const StepSize& size) {
-  const Value& value = program.values[id];
-  const int64_t rows = value.type == ValueType::kExpertLists ? 1
-                       : value.rows == RowSpace::kTokens     ? size.n_tokens
-                       : value.rows == RowSpace::kPairs
-                           ? size.n_tokens * program.shape.n_experts_used
-                       : value.rows == RowSpace::kOutputs ? size.n_outputs
-                                                          : 1;
-  return static_cast<double>(rows) * static_cast<double>(lowered.row_bytes[id]);
+  if (id == kNoId) return 0;
+  return static_cast<double>(lowered.step_bytes(program, id, size.n_tokens, size.n_outputs));
 }
 
 double seconds_between(int64_t begin_ns, int64_t end_ns) {
@@ -171,7 +166,8 @@ double StepRecorder::predicted_step(const Finished& step) {
                     ? operation_seconds_[tasks[i].index]
                     : predictor_.transfer_seconds(
                           up ? LinkDirection::kUp : LinkDirection::kDown,
-                          copied_bytes(step.program, step.lowered, tasks[i].index, step.size));
+                          copied_bytes(step.program, step.lowered, tasks[i].index, step.size) +
+                              copied_bytes(step.program, step.lowered, tasks[i].also, step.size));
   }
   return finish_times(step.schedule, cpu, device);
 }

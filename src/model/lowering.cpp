@@ -107,14 +107,14 @@ void cut_products(const Program& program, const LoweringOptions& options, Step& 
   }
 }
 
-int64_t capacity_rows(const Program& program, const LoweringOptions& options, RowSpace rows) {
+int64_t rows_in(const Program& program, RowSpace rows, int64_t n_tokens, int64_t n_outputs) {
   switch (rows) {
     case RowSpace::kTokens:
-      return options.max_tokens;
+      return n_tokens;
     case RowSpace::kPairs:
-      return options.max_tokens * std::max<int64_t>(1, program.shape.n_experts_used);
+      return n_tokens * std::max<int64_t>(1, program.shape.n_experts_used);
     case RowSpace::kOutputs:
-      return options.max_outputs;
+      return n_outputs;
     case RowSpace::kStep:
       return 1;
   }
@@ -182,7 +182,31 @@ struct Wish {
   ValueId value;
   bool other;
   Lifetime life;
+  ValueId behind = kNoId;  // wants the place right behind it
 };
+
+// What a router chose and what the experts read go from one processor to the other at the same time: side by side, one
+// copy is enough.
+void put_choice_behind_rows(const Program& program, std::vector<Wish>& wishes) {
+  const auto wish_of = [&](ValueId value) {
+    return std::find_if(wishes.begin(), wishes.end(),
+                        [=](const Wish& wish) { return wish.value == value; });
+  };
+  for (const Op& list : program.ops) {
+    if (list.kind != OpKind::kListPairs) continue;
+    const auto gather = std::find_if(program.ops.begin(), program.ops.end(), [&](const Op& op) {
+      return op.kind == OpKind::kGatherPairs && op.in[1] == list.out;
+    });
+    if (gather == program.ops.end()) continue;
+    const auto rows = wish_of(gather->in[0]);
+    const auto choice = wish_of(list.in[0]);
+    if (rows == wishes.end() || choice == wishes.end() || rows->behind != kNoId) continue;
+    rows->behind = choice->value;
+    rows->life.touch(choice->life.first);
+    rows->life.touch(choice->life.last);
+    wishes.erase(choice);
+  }
+}
 
 // Shares come to the processor that sums them from when the lists are made until the sum.
 void add_other_shares(const Program& program, const LoweredProgram& lowered,
@@ -205,20 +229,31 @@ size_t place_all(const Program& program, LoweredProgram& lowered, const std::vec
                  bool cpu_only, size_t base) {
   std::vector<Placed> live;
   size_t end = base;
+  const auto bytes_of = [&](ValueId value) {
+    return align_up(lowered.value_bytes(program, value), kAlignment);
+  };
   for (const Wish& wish : wishes) {
-    const Value& value = program.values[wish.value];
-    if ((value.type == ValueType::kPartials) != cpu_only) continue;
-    size_t row_bytes = value_row_bytes(program, value, lowered.options.max_tokens);
-    if (cpu_only) row_bytes *= static_cast<size_t>(lowered.options.n_partial_slots);
-    const size_t rows = static_cast<size_t>(capacity_rows(program, lowered.options, value.rows));
-    const size_t bytes = align_up(row_bytes * rows, kAlignment);
+    if ((program.values[wish.value].type == ValueType::kPartials) != cpu_only) continue;
+    const bool pair = wish.behind != kNoId;
+    const size_t bytes = bytes_of(wish.value) + (pair ? bytes_of(wish.behind) : 0);
     const size_t offset = place(live, wish.life.first, bytes);
     (wish.other ? lowered.other_offset : lowered.offset)[wish.value] = base + offset;
-    lowered.row_bytes[wish.value] = row_bytes;
+    if (pair) lowered.offset[wish.behind] = base + offset + bytes_of(wish.value);
     live.push_back({offset, offset + bytes, wish.life.last});
     end = std::max(end, base + offset + bytes);
   }
   return end;
+}
+
+std::vector<size_t> bytes_of_rows(const Program& program, const LoweringOptions& options) {
+  std::vector<size_t> bytes;
+  for (const Value& value : program.values) {
+    bytes.push_back(value_row_bytes(program, value, options.max_tokens));
+    if (value.type == ValueType::kPartials) {
+      bytes.back() *= static_cast<size_t>(options.n_partial_slots);
+    }
+  }
+  return bytes;
 }
 
 void place_values(const Program& program, LoweredProgram& lowered) {
@@ -228,11 +263,12 @@ void place_values(const Program& program, LoweredProgram& lowered) {
   for (ValueId v = 0; v < n; ++v) {
     if (lives[v].first != UINT32_MAX) wishes.push_back({v, false, lives[v]});
   }
+  put_choice_behind_rows(program, wishes);
   add_other_shares(program, lowered, lives, wishes);
   std::stable_sort(wishes.begin(), wishes.end(),
                    [](const Wish& a, const Wish& b) { return a.life.first < b.life.first; });
   lowered.offset.assign(n, 0);
-  lowered.row_bytes.assign(n, 0);
+  lowered.row_bytes = bytes_of_rows(program, lowered.options);
   lowered.other_offset.assign(n, LoweredProgram::kNoOffset);
   lowered.arena_bytes = place_all(program, lowered, wishes, /*cpu_only=*/false, 0);
   lowered.cpu_arena_bytes =
@@ -259,8 +295,21 @@ size_t value_row_bytes(const Program& program, const Value& value, int64_t max_t
 }
 
 size_t LoweredProgram::value_bytes(const Program& program, ValueId value) const {
-  const int64_t rows = capacity_rows(program, options, program.values[value].rows);
-  return row_bytes[value] * static_cast<size_t>(rows);
+  return step_bytes(program, value, options.max_tokens, options.max_outputs);
+}
+
+size_t LoweredProgram::step_bytes(const Program& program, ValueId value, int64_t n_tokens,
+                                  int64_t n_outputs) const {
+  const Value& v = program.values[value];
+  if (v.type == ValueType::kExpertLists) return value_row_bytes(program, v, n_tokens);
+  return row_bytes[value] * static_cast<size_t>(rows_in(program, v.rows, n_tokens, n_outputs));
+}
+
+bool LoweredProgram::are_neighbours(const Program& program, ValueId a, ValueId b) const {
+  const auto end = [&](ValueId value) {
+    return align_up(offset[value] + value_bytes(program, value), kAlignment);
+  };
+  return end(a) == offset[b] || end(b) == offset[a];
 }
 
 LoweredProgram lower(const Program& program, const LoweringOptions& options) {

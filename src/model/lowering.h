@@ -52,6 +52,11 @@ struct LoweredProgram {
 
   // Bytes of the arena that a value takes at its capacity.
   size_t value_bytes(const Program& program, ValueId value) const;
+  // Of a step of n_tokens tokens that wants logits of n_outputs.
+  size_t step_bytes(const Program& program, ValueId value, int64_t n_tokens,
+                    int64_t n_outputs) const;
+  // Does one begin where the other ends, but for padding?
+  bool are_neighbours(const Program& program, ValueId a, ValueId b) const;
 
   static constexpr size_t kNoOffset = SIZE_MAX;
 };

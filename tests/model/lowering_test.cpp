@@ -119,6 +119,18 @@ TEST_P(LoweringTest, QueryKeyAndValueProductsShareAStep) {
   EXPECT_EQ(first->n_ops, 3u);
 }
 
+TEST_P(LoweringTest, WhatARouterChoseLiesBesideTheRowsOfItsExperts) {
+  const LoweredProgram lowered = lower(program_, {1, 1, 2});
+  for (size_t i = 0; i < program_.ops.size(); ++i) {
+    const Op& list = program_.ops[i];
+    if (list.kind != OpKind::kListPairs) continue;
+    const Op& gather = program_.ops[i + 1];
+    ASSERT_EQ(gather.kind, OpKind::kGatherPairs);
+    EXPECT_TRUE(lowered.are_neighbours(program_, list.in[0], gather.in[0]))
+        << "layer " << list.layer;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, LoweringTest,
                          ::testing::Values("llama-mha", "qwen2-tied", "qwen3", "mixtral",
                                            "qwen3moe", "qwen3moe-q4_k", "llama-q4_0"),
