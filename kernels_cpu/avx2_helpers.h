@@ -16,31 +16,6 @@ inline __m256i load_32_bytes(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
 
-// d of eight blocks; cheaper than a gather on most processors.
-inline __m256 load_scales(const BlockQ8A* x) {
-  return _mm256_setr_ps(x[0].d, x[1].d, x[2].d, x[3].d, x[4].d, x[5].d, x[6].d, x[7].d);
-}
-
-inline __m256i load_sums(const BlockQ8A* x) {
-  return _mm256_setr_epi32(x[0].sum, x[1].sum, x[2].sum, x[3].sum, x[4].sum, x[5].sum, x[6].sum,
-                           x[7].sum);
-}
-
-// Eight sums of four products each.  The first instruction adds two products in 16 bits,
-// saturating; with unsigned values up to 128 and the others within 127, 2 * 128 * 127 = 32512 fits.
-inline __m256i dot_u8_i8(__m256i up_to_128, __m256i within_127) {
-  const __m256i pairs = _mm256_maddubs_epi16(up_to_128, within_127);
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-}
-
-inline __m256 lane(__m256 values, int index) {
-  return _mm256_permutevar8x32_ps(values, _mm256_set1_epi32(index));
-}
-
-inline __m256 half_to_floats(uint16_t half) {
-  return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
-}
-
 // Always in this order: lanes i and i+4, then i and i+2, then the two left.
 inline float sum_lanes(__m256 v) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

@@ -6,7 +6,7 @@
 namespace tandem::cpu::avx512 {
 
 KernelTable::MatmulFloat matmul_f32, matmul_f16, matmul_bf16;
-KernelTable::MatmulQ8A matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k;
+void put_quantised_products(KernelTable& table);
 KernelTable::QuantizeQ8A quantize_q8a;
 KernelTable::RmsNorm rms_norm;
 KernelTable::SiluMul silu_mul;

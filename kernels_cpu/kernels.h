@@ -32,6 +32,21 @@ struct KernelTable {
                          float* y, size_t y_stride, int64_t row_begin, int64_t row_end, int64_t K,
                          int64_t T);
 
+  // Sixteen rows of a matrix to a tile of the same size, see tiles.h; the tile overlaps none of them.
+  using PackTile = void(const void* rows, size_t row_bytes, int64_t K, void* tile);
+  // One row (0 to 15) out of a tile: K weights as the file has them.
+  using UnpackRow = void(const void* tile, int64_t row, int64_t K, void* blocks);
+
+  // Products with one quantised format, from rows as files have them or from tiles; both give the
+  // same bits.  matmul_tiles requires: row_begin and row_end are multiples of 16; tile n / 16 starts
+  // at w + n * row_bytes.
+  struct Quantised {
+    MatmulQ8A* matmul;
+    MatmulQ8A* matmul_tiles;
+    PackTile* pack_tile;
+    UnpackRow* unpack_row;
+  };
+
   // x [K] to K / 32 blocks.  Requires: K % 32 == 0.  Bit-identical in every instruction set.
   // A block whose largest magnitude is below 2^-118 becomes zero; one with a NaN or infinity gets
   // d = NaN, so that whatever it touches becomes NaN.
@@ -79,15 +94,12 @@ struct KernelTable {
   using Route = void(const float* logits, int64_t X, int64_t U, bool renormalise, int32_t* ids,
                      float* weights);
 
-  const char* isa;  // "scalar", "avx2", "avx512"
+  const char* isa;  // as TANDEM_CPU_ISA names it
 
   MatmulFloat* matmul_f32;
   MatmulFloat* matmul_f16;
   MatmulFloat* matmul_bf16;
-  MatmulQ8A* matmul_q4_0;
-  MatmulQ8A* matmul_q8_0;
-  MatmulQ8A* matmul_q4_k;
-  MatmulQ8A* matmul_q6_k;
+  Quantised q4_0, q8_0, q4_k, q6_k;
   QuantizeQ8A* quantize_q8a;
   Dequantize* dequantize_f32;
   Dequantize* dequantize_f16;

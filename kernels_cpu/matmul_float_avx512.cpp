@@ -2,7 +2,7 @@
 // Fused multiply-add in float32, 16 partial sums per result.
 #include "kernels_cpu/avx512.h"
 #include "kernels_cpu/avx512_helpers.h"
-#include "kernels_cpu/matmul_tiles.h"
+#include "kernels_cpu/float_tiles.h"
 
 namespace tandem::cpu::avx512 {
 namespace {

@@ -37,7 +37,7 @@ inline void quantize_block(const float* x, BlockQ8A* q) {
   const uint32_t largest = largest_magnitude(values);
   if (largest < kTwoToMinus118 || largest >= kInfinity) {
     *q = BlockQ8A{};
-    if (largest >= kInfinity) q->d = __builtin_nanf("");
+    if (largest >= kInfinity) q->d = q->d_sum = __builtin_nanf("");
     return;
   }
   const float max = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(largest))));
@@ -45,7 +45,9 @@ inline void quantize_block(const float* x, BlockQ8A* q) {
   const __m256i a = round_scaled(values[0], inverse), b = round_scaled(values[1], inverse),
                 c = round_scaled(values[2], inverse), d = round_scaled(values[3], inverse);
   q->d = max / 127.0f;
-  q->sum = sum_lanes(_mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)));
+  q->sums[0] = static_cast<int16_t>(sum_lanes(_mm256_add_epi32(a, b)));
+  q->sums[1] = static_cast<int16_t>(sum_lanes(_mm256_add_epi32(c, d)));
+  q->d_sum = q->d * static_cast<float>(q->sums[0] + q->sums[1]);
   // Packing works within 128-bit halves; the last step puts the groups of four back in order.
   const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

@@ -24,14 +24,16 @@ inline void quantize_block(const float* x, BlockQ8A* q) {
   const uint32_t largest = largest_magnitude(a, b);
   if (largest < kTwoToMinus118 || largest >= kInfinity) {
     *q = BlockQ8A{};
-    if (largest >= kInfinity) q->d = __builtin_nanf("");
+    if (largest >= kInfinity) q->d = q->d_sum = __builtin_nanf("");
     return;
   }
   const float max = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(largest))));
   const __m512 inverse = _mm512_set1_ps(127.0f / max);
   const __m512i low = round_scaled(a, inverse), high = round_scaled(b, inverse);
   q->d = max / 127.0f;
-  q->sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+  q->sums[0] = static_cast<int16_t>(_mm512_reduce_add_epi32(low));
+  q->sums[1] = static_cast<int16_t>(_mm512_reduce_add_epi32(high));
+  q->d_sum = q->d * static_cast<float>(q->sums[0] + q->sums[1]);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q->qs), _mm512_cvtepi32_epi8(low));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q->qs + 16), _mm512_cvtepi32_epi8(high));
 }

@@ -26,7 +26,7 @@ BlockQ8A quantize_block(const float* x) {
   BlockQ8A block{};
   if (largest < kTwoToMinus118) return block;
   if (largest >= kInfinity) {
-    block.d = std::bit_cast<float>(0x7fc00000u);
+    block.d = block.d_sum = std::bit_cast<float>(0x7fc00000u);
     return block;
   }
   const float max = std::bit_cast<float>(largest);
@@ -35,8 +35,9 @@ BlockQ8A quantize_block(const float* x) {
   for (int i = 0; i < 32; ++i) {
     const int q = round_to_int(x[i] * inverse);
     block.qs[i] = static_cast<int8_t>(q);
-    block.sum += q;
+    block.sums[i / 16] = static_cast<int16_t>(block.sums[i / 16] + q);
   }
+  block.d_sum = block.d * static_cast<float>(block.sums[0] + block.sums[1]);
   return block;
 }
 

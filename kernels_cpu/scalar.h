@@ -6,7 +6,7 @@
 namespace tandem::cpu::scalar {
 
 KernelTable::MatmulFloat matmul_f32, matmul_f16, matmul_bf16;
-KernelTable::MatmulQ8A matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k;
+void put_quantised_products(KernelTable& table);
 KernelTable::QuantizeQ8A quantize_q8a;
 KernelTable::Dequantize dequantize_f32, dequantize_f16, dequantize_bf16, dequantize_q4_0,
     dequantize_q8_0, dequantize_q4_k, dequantize_q6_k;

@@ -79,6 +79,8 @@ TANDEM_DEVICE uint32_t four_of(const BlockQ8A& x, int i) {
 #endif
 }
 
+TANDEM_DEVICE int sum_of(const BlockQ8A& x) { return x.sums[0] + x.sums[1]; }
+
 // sum + the products of four signed bytes.
 TANDEM_DEVICE int dot_four(uint32_t a, uint32_t b, int sum) {
 #if defined(__CUDA_ARCH__)
@@ -144,7 +146,7 @@ struct Q4_0 {
     }
   }
   TANDEM_DEVICE double dot(const BlockQ8A& x) const {
-    int sum = -8 * x.sum;
+    int sum = -8 * sum_of(x);
     TANDEM_UNROLL for (int i = 0; i < 4; ++i) {
       sum = dot_four(low[i], four_of(x, i), sum);
       sum = dot_four(high[i], four_of(x, i + 4), sum);
@@ -199,7 +201,7 @@ struct Q4_K {
   TANDEM_DEVICE double dot(const BlockQ8A& x) const {
     int sum = 0;
     TANDEM_UNROLL for (int i = 0; i < 8; ++i) sum = dot_four(q[i], four_of(x, i), sum);
-    return double{x.d} * (d * sum - min * x.sum);
+    return double{x.d} * (d * sum - min * sum_of(x));
   }
 };
 

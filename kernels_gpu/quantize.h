@@ -22,13 +22,14 @@ struct QuantizeKernel {
     const float max = bits_as<float>(largest);
     const float inverse = zero || broken ? 0.0f : 127.0f / max;
     block.d = zero ? 0.0f : broken ? bits_as<float>(0x7fc00000u) : max / 127.0f;
-    int sum = 0;
+    int sums[2] = {0, 0};
     for (int i = 0; i < 32; ++i) {
       const int q = zero || broken ? 0 : static_cast<int>(rintf(x[i] * inverse));
       block.qs[i] = static_cast<int8_t>(q);
-      sum += q;
+      sums[i / 16] += q;
     }
-    block.sum = sum;
+    for (int half = 0; half < 2; ++half) block.sums[half] = static_cast<int16_t>(sums[half]);
+    block.d_sum = block.d * static_cast<float>(sums[0] + sums[1]);
   }
 
   TANDEM_DEVICE static void run(const Block<kThreads>& block, Shared&, const Arguments& a) {

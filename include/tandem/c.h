@@ -98,7 +98,8 @@ typedef enum tandem_stage {
   TANDEM_STAGE_PROMPT = 1, /* tokens */
   TANDEM_STAGE_WRITE = 2,  /* bytes */
   TANDEM_STAGE_CHECK = 3,  /* bytes: loaded weights are looked through for what is no number */
-  TANDEM_STAGE_COPY = 4    /* bytes: to the memory of a device */
+  TANDEM_STAGE_COPY = 4,   /* bytes: to the memory of a device */
+  TANDEM_STAGE_PACK = 5    /* bytes: of weights put into the order that the CPU's kernels read */
 } tandem_stage;
 
 typedef struct tandem_progress {

@@ -49,12 +49,14 @@ struct BlockQ6_K {
 static_assert(sizeof(BlockQ6_K) == 210);
 
 // Activations beside quantised weights: 32 values, x = d * q with q in [-127, 127], d = max|x| / 127.
-// sum is the sum of the q, for the formats with a minimum.
+// sums: of the first and the last sixteen q, for formats whose weights are stored with an offset.
+// d_sum = d * (both sums), rounded once, for those with a minimum.
 struct BlockQ8A {
   float d;
-  int32_t sum;
+  float d_sum;
+  int16_t sums[2];
   int8_t qs[32];
 };
-static_assert(sizeof(BlockQ8A) == 40);
+static_assert(sizeof(BlockQ8A) == 44);
 
 }  // namespace tandem

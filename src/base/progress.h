@@ -27,7 +27,7 @@ inline const CancelFlag& or_never(const CancelFlag* cancel) {
   return cancel != nullptr ? *cancel : never;
 }
 
-enum class Stage : int { kLoad = 0, kPrompt = 1, kWrite = 2, kCheck = 3, kCopy = 4 };
+enum class Stage : int { kLoad = 0, kPrompt = 1, kWrite = 2, kCheck = 3, kCopy = 4, kPack = 5 };
 
 struct Progress {
   Stage stage = Stage::kLoad;

@@ -155,6 +155,7 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
   options.progress = [&bar](const tandem_progress& progress) {
     bar.set_label(progress.stage == TANDEM_STAGE_CHECK  ? "checking"
                   : progress.stage == TANDEM_STAGE_COPY ? "copying"
+                  : progress.stage == TANDEM_STAGE_PACK ? "arranging"
                                                         : "loading");
     bar.update(progress.done, progress.total, progress.eta_seconds);
   };

@@ -1,11 +1,14 @@
 #include "device/host_compute.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
 #include "base/status.h"
 #include "device/host_operands.h"
+#include "kernels_cpu/dispatch.h"
+#include "kernels_cpu/tiles.h"
 
 namespace tandem::host {
 namespace {
@@ -20,10 +23,6 @@ void product(const Operation& op, const cpu::KernelTable& kernels, const void* w
     matmul(w, op.weight_row_bytes, row_of<const float>(in, first), in.row_bytes / sizeof(float), y,
            y_stride, begin, end, op.weight_cols, n);
   };
-  const auto with_blocks = [&](cpu::KernelTable::MatmulQ8A* matmul) {
-    matmul(w, op.weight_row_bytes, row_of<const BlockQ8A>(in, first),
-           in.row_bytes / sizeof(BlockQ8A), y, y_stride, begin, end, op.weight_cols, n);
-  };
   switch (op.weight_type) {
     case DType::kF32:
       return with_floats(kernels.matmul_f32);
@@ -31,35 +30,52 @@ void product(const Operation& op, const cpu::KernelTable& kernels, const void* w
       return with_floats(kernels.matmul_f16);
     case DType::kBF16:
       return with_floats(kernels.matmul_bf16);
-    case DType::kQ4_0:
-      return with_blocks(kernels.matmul_q4_0);
-    case DType::kQ8_0:
-      return with_blocks(kernels.matmul_q8_0);
-    case DType::kQ4_K:
-      return with_blocks(kernels.matmul_q4_k);
-    case DType::kQ6_K:
-      return with_blocks(kernels.matmul_q6_k);
+    default: {
+      const cpu::KernelTable::Quantised& quantised = *cpu::quantised_of(kernels, op.weight_type);
+      const auto matmul = op.weight_in_tiles ? quantised.matmul_tiles : quantised.matmul;
+      matmul(w, op.weight_row_bytes, row_of<const BlockQ8A>(in, first),
+             in.row_bytes / sizeof(BlockQ8A), y, y_stride, begin, end, op.weight_cols, n);
+    }
   }
+}
+
+cpu::KernelTable::Dequantize* dequantize_of(const cpu::KernelTable& kernels, DType type) {
+  switch (type) {
+    case DType::kF32:
+      return kernels.dequantize_f32;
+    case DType::kF16:
+      return kernels.dequantize_f16;
+    case DType::kBF16:
+      return kernels.dequantize_bf16;
+    case DType::kQ4_0:
+      return kernels.dequantize_q4_0;
+    case DType::kQ8_0:
+      return kernels.dequantize_q8_0;
+    case DType::kQ4_K:
+      return kernels.dequantize_q4_k;
+    case DType::kQ6_K:
+      return kernels.dequantize_q6_k;
+  }
+  return nullptr;
 }
 
 void embed(const Operation& op, const cpu::KernelTable& kernels, int64_t row, float* y) {
   const int64_t id = follow(op, op.step->ids)[row];
-  const std::byte* w = op.weight + static_cast<size_t>(id) * op.weight_row_bytes;
-  switch (op.weight_type) {
-    case DType::kF32:
-      return kernels.dequantize_f32(w, y, op.width);
-    case DType::kF16:
-      return kernels.dequantize_f16(w, y, op.width);
-    case DType::kBF16:
-      return kernels.dequantize_bf16(w, y, op.width);
-    case DType::kQ4_0:
-      return kernels.dequantize_q4_0(w, y, op.width);
-    case DType::kQ8_0:
-      return kernels.dequantize_q8_0(w, y, op.width);
-    case DType::kQ4_K:
-      return kernels.dequantize_q4_k(w, y, op.width);
-    case DType::kQ6_K:
-      return kernels.dequantize_q6_k(w, y, op.width);
+  const auto dequantize = dequantize_of(kernels, op.weight_type);
+  if (!op.weight_in_tiles) {
+    return dequantize(op.weight + static_cast<size_t>(id) * op.weight_row_bytes, y, op.width);
+  }
+  // Out of its tile block by block.
+  const std::byte* piece =
+      op.weight + static_cast<size_t>(id / cpu::kTileRows * cpu::kTileRows) * op.weight_row_bytes;
+  const DTypeInfo& format = dtype_info(op.weight_type);
+  std::array<std::byte, 256> block;
+  TANDEM_ASSERT(format.block_bytes <= block.size());
+  for (int64_t k = 0; k < op.width; k += format.block_weights) {
+    cpu::quantised_of(kernels, op.weight_type)
+        ->unpack_row(piece, id % cpu::kTileRows, format.block_weights, block.data());
+    dequantize(block.data(), y + k, format.block_weights);
+    piece += size_t{cpu::kTileRows} * format.block_bytes;
   }
 }
 

@@ -121,11 +121,12 @@ struct Operation {
   // Operations on pairs: how many there are, in the lists.
   const int32_t* n_pairs = nullptr;
 
-  // A matrix [rows, cols] or vector [cols] in the file's layout; for kRopeAngles the frequencies, double [n_rot/2].
+  // A matrix [rows, cols] or vector [cols] in the file's layout, or in tiles; for kRopeAngles the frequencies, double [n_rot/2].
   const std::byte* weight = nullptr;
   DType weight_type = DType::kF32;
   int64_t weight_rows = 1, weight_cols = 0;
   size_t weight_row_bytes = 0;
+  bool weight_in_tiles = false;  // of sixteen rows, see kernels_cpu/tiles.h; those of all experts
   // kListPairs, kExpertMatmul: [X] each expert's matrix; null: the other processor computes it.
   const std::byte* const* experts = nullptr;
 

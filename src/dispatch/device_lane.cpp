@@ -122,6 +122,7 @@ Status DeviceLane::load_weights(const Placement& placement, const BlockStore& st
 
 Status DeviceLane::load_block(BlockId block, const BlockStore& store, WeightCopier& copier) {
   const BlockSpec& spec = program_.blocks[block];
+  TANDEM_ASSERT(!store.in_tiles(block, 0));  // devices read the file's layout
   TANDEM_ASSIGN_OR_RETURN(std::byte * address, take(device_bytes(spec), spec.name));
   for (size_t extent = 0; extent < spec.extents.size(); ++extent) {
     const size_t bytes = spec.extents[extent].bytes;

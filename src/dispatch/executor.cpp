@@ -213,6 +213,7 @@ ProcessorMemory Executor::Walk::memory() {
     const Weight& weight = program.weights[id];
     return store.data(weight.block, weight.extent);
   };
+  result.in_tiles = [this](WeightId id) { return in_tiles(id); };
   result.experts = [this](WeightId first) -> const std::byte* const* {
     std::vector<const std::byte*>& table = experts[first];
     for (WeightId e = static_cast<WeightId>(table.size()); e < program.shape.n_experts; ++e) {
@@ -226,6 +227,19 @@ ProcessorMemory Executor::Walk::memory() {
   result.constants = &constants;
   result.step = &input;
   return result;
+}
+
+// Of experts, the first that the CPU computes tells for all: those that may move stay as they are.
+bool Executor::Walk::in_tiles(WeightId id) const {
+  const auto lies = [this](WeightId w) {
+    const Weight& weight = program.weights[w];
+    return store.in_tiles(weight.block, weight.extent);
+  };
+  const auto of_experts = experts.find(id);
+  if (of_experts == experts.end()) return lies(id);
+  const auto& table = of_experts->second;
+  const auto mine = std::find_if(table.begin(), table.end(), [](auto* e) { return e != nullptr; });
+  return mine != table.end() && lies(id + static_cast<WeightId>(mine - table.begin()));
 }
 
 void Executor::Walk::move_expert(int64_t layer, int64_t expert, bool to_device) {

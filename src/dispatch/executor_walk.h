@@ -80,6 +80,7 @@ struct Executor::Walk {
   Status choose_status = {};     // of whoever lists experts; looked at when the tasks have ended
 
   ProcessorMemory memory();
+  bool in_tiles(WeightId id) const;
   void lower_all(unsigned n_threads, const Options& options);
   std::vector<Batch*> batches();
   void prepare(Batch& made);

@@ -35,6 +35,7 @@ void set_weight(const Program& program, const Op& op, const ProcessorMemory& mem
   } else {
     ready.weight = memory.weight(op.weight);
   }
+  ready.weight_in_tiles = memory.in_tiles && memory.in_tiles(op.weight);
 }
 
 }  // namespace

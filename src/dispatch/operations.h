@@ -18,6 +18,8 @@ namespace tandem {
 struct ProcessorMemory {
   std::byte* arena = nullptr;  // of at least the lowered Program's arena_bytes
   std::function<const std::byte*(WeightId)> weight;
+  // Whether that matrix, or those of all the experts that this processor computes, lies in tiles; empty: none does.
+  std::function<bool(WeightId)> in_tiles = {};
   // [X] matrices of the experts whose first weight is this one (Op::weight of a kExpertMatmul or kListPairs); null for
   // those that the other processor computes.
   std::function<const std::byte* const*(WeightId)> experts;

@@ -131,7 +131,7 @@ Result<std::unique_ptr<BlockStore>> BlockStore::create(const std::vector<std::st
     for (size_t i = 0; i < extents.size(); ++i) {
       targets.push_back({id, extents[i], layout.offsets[id][i]});
     }
-    store->slots_.push_back({std::move(layout.offsets[id])});
+    store->slots_.push_back({std::move(layout.offsets[id]), std::vector<bool>(extents.size())});
   }
   store->plan_ = plan_reads(std::move(targets), BlockLoader::kWindowBytes);
   return store;
@@ -143,9 +143,14 @@ const std::byte* BlockStore::data(BlockId block, size_t extent) const {
   return arena_.data() + slots_[block].extent_offsets[extent];
 }
 
+std::byte* BlockStore::writable(BlockId block, size_t extent) {
+  return const_cast<std::byte*>(data(block, extent));  // it is this store's memory
+}
+
 Status BlockStore::load_all(const ProgressCallback& progress, const CancelFlag& cancel) {
   const auto start = Clock::now();
   resident_ = false;
+  for (Slot& slot : slots_) slot.in_tiles.assign(slot.in_tiles.size(), false);
   std::vector<const ReadFile*> files;
   for (const OpenFile& file : files_) files.push_back(file.file.get());
   BlockLoader loader(plan_, std::move(files), arena_.data());

@@ -84,11 +84,18 @@ class BlockStore {
   // Requires: load_all() succeeded; extent < the block's number of extents.
   const std::byte* data(BlockId block, size_t extent) const;
 
+  // Whether an extent's rows lie in tiles of sixteen (kernels_cpu/tiles.h) instead of as the file has them.
+  bool in_tiles(BlockId block, size_t extent) const { return slots_[block].in_tiles[extent]; }
+  // For whoever puts them there, before anything computes.  Requires: as data().
+  std::byte* writable(BlockId block, size_t extent);
+  void set_in_tiles(BlockId block, size_t extent) { slots_[block].in_tiles[extent] = true; }
+
   BlockStoreReport report() const;
 
  private:
   struct Slot {
     std::vector<uint64_t> extent_offsets;  // in the arena
+    std::vector<bool> in_tiles;            // [extents]
   };
   struct OpenFile {
     std::unique_ptr<ReadFile> file;

@@ -13,7 +13,7 @@ constexpr size_t kAlignment = 64;
 constexpr int64_t kItemsPerThread = 16;
 // One item is at most this many multiply-adds, so that cancelling takes milliseconds with every kernel.
 constexpr int64_t kMaxItemWork = int64_t{1} << 25;
-constexpr int64_t kRowMultiple = 4;
+constexpr int64_t kRowMultiple = 16;  // of a tile, see kernels_cpu/tiles.h
 
 StepKind step_kind(OpKind kind) {
   switch (kind) {

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/thread.h"
+#include "dispatch/weight_tiles.h"
 #include "kernels_cpu/dispatch.h"
 #include "machine/free_memory.h"
 #include "machine/machine.h"
@@ -183,6 +184,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   TANDEM_RETURN_IF_ERROR(engine->store_->load_all(options.progress, cancel));
   TANDEM_RETURN_IF_ERROR(
       check_weights(model.file(), program, *engine->store_, n_threads, options.progress, cancel));
+  TANDEM_RETURN_IF_ERROR(put_into_tiles(program, executor_options.placement, *kernels,
+                                        *engine->store_, n_threads, options.progress, cancel));
   engine->info_.load_seconds = seconds_since(start);
   const BlockStoreReport loaded = engine->store_->report();
   engine->info_.read_mode = read_mode_text(loaded);

@@ -208,9 +208,8 @@ TEST_P(AttentionInParts, HasTheBitsOfTheWholeForEveryCut) {
 
 std::string name_of(const ::testing::TestParamInfo<Parameters>& instance) {
   const auto& [shape, n_tokens, type, isa] = instance.param;
-  constexpr const char* kIsas[] = {"scalar", "avx2", "avx512"};
   return std::string(shape.name) + "_T" + std::to_string(n_tokens) +
-         (type == KvType::kF16 ? "_f16_" : "_f32_") + kIsas[static_cast<int>(isa)];
+         (type == KvType::kF16 ? "_f16_" : "_f32_") + std::string(cpu::name_of(isa));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -31,7 +31,7 @@ TEST(DispatchTest, ForcedSetIsTheOneThatIsGiven) {
 TEST(DispatchTest, EverySetHasItsOwnMatrixProducts) {
   std::set<const void*> functions;
   for (const KernelTable* table : testing::all_tables())
-    functions.insert(reinterpret_cast<const void*>(table->matmul_q4_k));
+    functions.insert(reinterpret_cast<const void*>(table->q4_k.matmul));
   EXPECT_EQ(functions.size(), testing::all_tables().size());
 }
 
@@ -67,7 +67,10 @@ TEST(DispatchTest, EverySetThatTheProcessorHasIsOffered) {
 
 TEST(DispatchTest, SetsThatAreMissingAreRefused) {
   int missing = 0;
-  for (const auto& [isa, name] : {std::pair{Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}}) {
+  for (const auto& [isa, name] : {std::pair{Isa::kAvx2, "avx2"},
+                                  {Isa::kAvxVnni, "avxvnni"},
+                                  {Isa::kAvx512, "avx512"},
+                                  {Isa::kAmx, "amx"}}) {
     if (table_for(isa) != nullptr) continue;
     ++missing;
     const KernelTable* chosen = nullptr;

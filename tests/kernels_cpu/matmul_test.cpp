@@ -25,7 +25,7 @@ struct Format {
   int64_t block_weights;
   size_t block_bytes;
   KernelTable::MatmulFloat* KernelTable::*matmul_float;
-  KernelTable::MatmulQ8A* KernelTable::*matmul_q8a;
+  KernelTable::Quantised KernelTable::*quantised;
   KernelTable::Dequantize* KernelTable::*dequantize;
   std::vector<size_t> scale_offsets;  // where float16 scales lie in a block
 };
@@ -36,10 +36,10 @@ const std::vector<Format>& formats() {
       {"f32", 1, 4, &K::matmul_f32, nullptr, &K::dequantize_f32, {}},
       {"f16", 1, 2, &K::matmul_f16, nullptr, &K::dequantize_f16, {0}},
       {"bf16", 1, 2, &K::matmul_bf16, nullptr, &K::dequantize_bf16, {}},
-      {"q4_0", 32, 18, nullptr, &K::matmul_q4_0, &K::dequantize_q4_0, {0}},
-      {"q8_0", 32, 34, nullptr, &K::matmul_q8_0, &K::dequantize_q8_0, {0}},
-      {"q4_k", 256, 144, nullptr, &K::matmul_q4_k, &K::dequantize_q4_k, {0, 2}},
-      {"q6_k", 256, 210, nullptr, &K::matmul_q6_k, &K::dequantize_q6_k, {208}},
+      {"q4_0", 32, 18, nullptr, &K::q4_0, &K::dequantize_q4_0, {0}},
+      {"q8_0", 32, 34, nullptr, &K::q8_0, &K::dequantize_q8_0, {0}},
+      {"q4_k", 256, 144, nullptr, &K::q4_k, &K::dequantize_q4_k, {0, 2}},
+      {"q6_k", 256, 210, nullptr, &K::q6_k, &K::dequantize_q6_k, {208}},
   };
   return all;
 }
@@ -91,7 +91,7 @@ struct Problem {
   }
 
   void quantize() {
-    if (format.matmul_q8a == nullptr) return;
+    if (format.quantised == nullptr) return;
     x_q8a.resize(x.size() / 32);
     table_for(Isa::kScalar)->quantize_q8a(x.data(), x_q8a.data(), T * K);
   }
@@ -114,9 +114,10 @@ struct Problem {
                                      static_cast<size_t>(K), out, static_cast<size_t>(N), row_begin,
                                      row_end, K, tokens);
     else
-      (kernels.*format.matmul_q8a)(weights, row_bytes(), x_q8a.data() + token_begin * (K / 32),
-                                   static_cast<size_t>(K / 32), out, static_cast<size_t>(N),
-                                   row_begin, row_end, K, tokens);
+      (kernels.*format.quantised)
+          .matmul(weights, row_bytes(), x_q8a.data() + token_begin * (K / 32),
+                  static_cast<size_t>(K / 32), out, static_cast<size_t>(N), row_begin, row_end, K,
+                  tokens);
     return y;
   }
   std::vector<float> run(const KernelTable& kernels) const { return run(kernels, 0, N, 0, T); }
@@ -131,7 +132,7 @@ struct Problem {
   // What the kernel takes the activations for.
   std::vector<float> token_values(int64_t t) const {
     std::vector<float> values(x.begin() + t * K, x.begin() + (t + 1) * K);
-    if (format.matmul_q8a != nullptr)
+    if (format.quantised != nullptr)
       for (int64_t k = 0; k < K; ++k) {
         const BlockQ8A& block = x_q8a[static_cast<size_t>((t * K + k) / 32)];
         values[static_cast<size_t>(k)] = block.d * static_cast<float>(block.qs[k % 32]);
@@ -281,7 +282,7 @@ TEST_P(MatmulTest, AgreesWithScalarAtExtremeScales) {
 TEST_P(MatmulTest, IsExactAtTheEdgesOfTheIntegerRanges) {
   // Powers of two as scales and few blocks: nothing rounds, so a saturated 16-bit sum would show.
   for (const Format& format : formats()) {
-    if (format.matmul_q8a == nullptr) continue;
+    if (format.quantised == nullptr) continue;
     for (const int fill : {0x00, 0x80, 0x7f, 0xff, 0x81})
       for (const int sign : {1, -1}) {
         Problem problem(format, 4, std::max<int64_t>(format.block_weights, 64), 1, 8);
@@ -292,7 +293,8 @@ TEST_P(MatmulTest, IsExactAtTheEdgesOfTheIntegerRanges) {
             std::memcpy(problem.w.data() + b + offset, &one, sizeof one);
         for (BlockQ8A& block : problem.x_q8a) {
           block.d = 1;
-          block.sum = sign * 127 * 32;
+          block.sums[0] = block.sums[1] = static_cast<int16_t>(sign * 127 * 16);
+          block.d_sum = static_cast<float>(sign * 127 * 32);
           std::fill(std::begin(block.qs), std::end(block.qs), static_cast<int8_t>(sign * 127));
         }
         const std::vector<float> expected = problem.run(*table_for(Isa::kScalar));
@@ -332,6 +334,111 @@ TEST_P(MatmulTest, NanInActivationsReachesItsTokenOnly) {
     for (int64_t t = 0; t < 3; ++t)
       for (int64_t n = 0; n < 6; ++n)
         EXPECT_EQ(std::isnan(actual[static_cast<size_t>(t * 6 + n)]), t == 1) << format.name;
+  }
+}
+
+// ---- tiles of sixteen rows
+
+// The matrix of a problem in tiles.
+std::vector<unsigned char> packed(const KernelTable& kernels, const Problem& problem) {
+  std::vector<unsigned char> tiles(problem.w.size());
+  const size_t tile_bytes = 16 * problem.row_bytes();
+  for (size_t at = 0; at < tiles.size(); at += tile_bytes)
+    (kernels.*problem.format.quantised)
+        .pack_tile(problem.w.data() + at, problem.row_bytes(), problem.K, tiles.data() + at);
+  return tiles;
+}
+
+std::vector<float> run_tiles(const KernelTable& kernels, const Problem& problem,
+                             const unsigned char* tiles, int64_t row_begin, int64_t row_end,
+                             int64_t n_tokens) {
+  std::vector<float> y(static_cast<size_t>(problem.T * problem.N), -1.0f);
+  (kernels.*problem.format.quantised)
+      .matmul_tiles(tiles, problem.row_bytes(), problem.x_q8a.data(),
+                    static_cast<size_t>(problem.K / 32), y.data(), static_cast<size_t>(problem.N),
+                    row_begin, row_end, problem.K, n_tokens);
+  return y;
+}
+
+void expect_same_bits(const std::vector<float>& actual, const std::vector<float>& expected,
+                      const std::string& what) {
+  for (size_t i = 0; i < actual.size(); ++i)
+    ASSERT_TRUE(same_bits(actual[i], expected[i]))
+        << what << " at " << i << ": " << actual[i] << " instead of " << expected[i];
+}
+
+TEST_P(MatmulTest, TilesGiveTheBitsOfRowsForEveryTokenCount) {
+  for (const Format& format : formats()) {
+    if (format.quantised == nullptr) continue;
+    for (const int64_t blocks : {1, 3, 9})
+      for (const int64_t T : {1, 2, 3, 5, 7, 8, 9, 33, 96, 97, 112, 127}) {
+        const Problem problem(format, 48, blocks * format.block_weights, T,
+                              static_cast<unsigned>(blocks * 100 + T));
+        const auto tiles = packed(kernels(), problem);
+        expect_same_bits(run_tiles(kernels(), problem, tiles.data(), 0, 48, T),
+                         problem.run(kernels()), format.name);
+      }
+  }
+}
+
+TEST_P(MatmulTest, LongRowsPassInPiecesWithTheSameBits) {
+  for (const Format& format : formats()) {
+    if (format.quantised == nullptr) continue;
+    for (const int64_t T : {1, 9, 100}) {
+      const Problem problem(format, 16, 2048 * 2 + format.block_weights, T, 21);
+      const std::vector<float> whole =
+          run_tiles(kernels(), problem, packed(kernels(), problem).data(), 0, 16, T);
+      expect_same_bits(whole, problem.run(kernels()), format.name);
+      expect_close_to_scalar(kernels(), problem);
+    }
+  }
+}
+
+TEST_P(MatmulTest, TilesMayLieAnywhereAndBeComputedInParts) {
+  for (const Format& format : formats()) {
+    if (format.quantised == nullptr) continue;
+    const Problem problem(format, 48, 2 * format.block_weights, 98, 22);
+    const std::vector<float> whole = problem.run(kernels());
+    const auto tiles = packed(kernels(), problem);
+    for (const size_t shift : {1, 2, 3, 16, 63}) {
+      std::vector<unsigned char> shifted(shift);
+      shifted.insert(shifted.end(), tiles.begin(), tiles.end());
+      const auto part = run_tiles(kernels(), problem, shifted.data() + shift, 16, 32, 97);
+      for (int64_t t = 0; t < 98; ++t)
+        for (int64_t n = 0; n < 48; ++n) {
+          const size_t i = static_cast<size_t>(t * 48 + n);
+          const bool computed = t < 97 && n >= 16 && n < 32;
+          ASSERT_TRUE(same_bits(part[i], computed ? whole[i] : -1.0f)) << format.name;
+        }
+    }
+  }
+}
+
+// The scalar operators sum in double.
+TEST(QuantisedProducts, HaveTheSameBitsInEveryVectorInstructionSet) {
+  std::vector<const KernelTable*> tables = testing::all_tables();
+  tables.erase(tables.begin());
+  for (const KernelTable* table : tables)
+    for (const Format& format : formats()) {
+      if (format.quantised == nullptr) continue;
+      const Problem problem(format, 35, 9 * format.block_weights, 101, 23);
+      expect_same_bits(problem.run(*table), problem.run(*tables.front()),
+                       std::string(format.name) + " " + table->isa);
+    }
+}
+
+TEST_P(MatmulTest, ATileGivesBackItsRows) {
+  for (const Format& format : formats()) {
+    if (format.quantised == nullptr) continue;
+    const Problem problem(format, 16, 3 * format.block_weights, 1, 24);
+    const auto tile = packed(kernels(), problem);
+    std::vector<unsigned char> row(problem.row_bytes());
+    for (int64_t n = 0; n < 16; ++n) {
+      (kernels().*format.quantised).unpack_row(tile.data(), n, problem.K, row.data());
+      EXPECT_EQ(0, std::memcmp(row.data(), problem.w.data() + static_cast<size_t>(n) * row.size(),
+                               row.size()))
+          << format.name << " row " << n;
+    }
   }
 }
 

@@ -12,7 +12,7 @@ namespace tandem::cpu::testing {
 
 inline std::vector<const KernelTable*> all_tables() {
   std::vector<const KernelTable*> tables;
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512})
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAmx})
     if (const KernelTable* table = table_for(isa)) tables.push_back(table);
   return tables;
 }
