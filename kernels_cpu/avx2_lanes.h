@@ -25,8 +25,10 @@ struct Lanes {
   static constexpr int kTokens = 2;
 #if defined(TANDEM_AVX_VNNI)
   static constexpr int kSignedOffset = 128;
+  static constexpr float kHighNibbleScale = 1.0f / 16;
 #else
   static constexpr int kSignedOffset = 0;
+  static constexpr float kHighNibbleScale = 1;
 #endif
 
   static __m256i load_32(const unsigned char* p) {
@@ -39,6 +41,11 @@ struct Lanes {
   }
   static Bytes high_nibbles(Bytes w) {
     return low_nibbles({_mm256_srli_epi16(w.a, 4), _mm256_srli_epi16(w.b, 4)});
+  }
+  static Bytes scaled_high_nibbles(Bytes w) {
+    if constexpr (kHighNibbleScale == 1) return high_nibbles(w);
+    const __m256i mask = _mm256_set1_epi8(static_cast<char>(0xf0));
+    return {_mm256_and_si256(w.a, mask), _mm256_and_si256(w.b, mask)};
   }
   template <int quarter>
   static __m256i high_bits(__m256i packed) {

@@ -67,10 +67,14 @@ struct Lanes {
   using Transpose = avx512::Transpose;
   static constexpr int kTokens = 8;
   static constexpr int kSignedOffset = 128;
+  static constexpr float kHighNibbleScale = 1.0f / 16;
 
   static Bytes load(const unsigned char* p) { return _mm512_loadu_si512(p); }
   static Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
   static Bytes high_nibbles(Bytes b) { return low_nibbles(_mm512_srli_epi16(b, 4)); }
+  static Bytes scaled_high_nibbles(Bytes b) {
+    return _mm512_and_si512(b, _mm512_set1_epi8(static_cast<char>(0xf0)));
+  }
   template <int quarter>
   static Bytes with_high_bits(Bytes nibbles, Bytes packed) {
     const __m512i moved = quarter == 0   ? _mm512_slli_epi16(packed, 4)

@@ -37,7 +37,7 @@ struct TileShapes {
 };
 static_assert(sizeof(TileShapes) == 64);
 
-// Some pieces of a tile as signed bytes and floats.
+// Some pieces of a tile as bytes and floats.
 template <typename Format>
 struct Panel {
   static constexpr int kGroups = Format::kBlockWeights / Format::kGroupWeights;
@@ -104,6 +104,8 @@ class TokenTile {
 
  private:
   static constexpr int kPerActivations = 32 / Format::kGroupWeights;
+  // Weights without an offset; the others have it taken away and are signed.
+  static constexpr bool kUnsigned = Format::kOffset == 0 && !Format::kSigned;
 
   // With tiles 0 to 2, or 3 to 5: they are named in the instructions themselves.
   template <bool second>
@@ -117,13 +119,15 @@ class TokenTile {
       _tile_zero(3);
       _tile_loadd(4, activations, stride);
       _tile_loadd(5, weights, 64);
-      _tile_dpbssd(3, 4, 5);
+      if constexpr (kUnsigned) _tile_dpbsud(3, 4, 5);
+      if constexpr (!kUnsigned) _tile_dpbssd(3, 4, 5);
       _tile_stored(3, dots, 64);
     } else {
       _tile_zero(0);
       _tile_loadd(1, activations, stride);
       _tile_loadd(2, weights, 64);
-      _tile_dpbssd(0, 1, 2);
+      if constexpr (kUnsigned) _tile_dpbsud(0, 1, 2);
+      if constexpr (!kUnsigned) _tile_dpbssd(0, 1, 2);
       _tile_stored(0, dots, 64);
     }
   }
@@ -150,6 +154,7 @@ class TokenTile {
 
 template <typename Format>
 struct Tokens {
+  using Lanes = avx512::Lanes;
   void operator()(const unsigned char* pieces, int64_t n_pieces, const BlockQ8A* x, size_t x_stride,
                   float* y, size_t y_stride, int64_t n_rows, bool first, int64_t T) const {
     if (T < kFewestTokens)

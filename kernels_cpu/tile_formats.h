@@ -3,6 +3,8 @@
 //
 // Lanes are sixteen numbers, one per row of a tile, or four bytes per row:
 //   Bytes load(p); Bytes low_nibbles(Bytes); Bytes high_nibbles(Bytes);
+//   Bytes scaled_high_nibbles(Bytes)    high nibbles divided by kHighNibbleScale, 1 or 1/16: a power
+//                                       of two, so no result changes
 //   Bytes with_high_bits<quarter>(Bytes nibbles, Bytes packed)  adds bits 2q and 2q+1 above a nibble
 //   Floats halves(p); Floats unsigned_bytes(p); Floats signed_bytes(p); Floats multiply(a, b)
 //
@@ -61,11 +63,13 @@ struct FormatQ4_K : TileQ4_K {
 
   template <typename Lanes>
   struct Scales {
-    typename Lanes::Floats d, dmin;
+    typename Lanes::Floats d, d_high, dmin;
     alignas(16) uint8_t scales[8][kTileRows], minima[8][kTileRows];
 
     explicit Scales(const unsigned char* piece)
-        : d(Lanes::halves(piece + kScaleOffset)), dmin(Lanes::halves(piece + kMinOffset)) {
+        : d(Lanes::halves(piece + kScaleOffset)),
+          d_high(Lanes::multiply(d, Lanes::floats(Lanes::kHighNibbleScale))),
+          dmin(Lanes::halves(piece + kMinOffset)) {
       const unsigned char* packed = piece + kPackedScalesOffset;
       for (int j = 0; j < 4; ++j) {
         for (int r = 0; r < kTileRows; ++r) {
@@ -79,7 +83,7 @@ struct FormatQ4_K : TileQ4_K {
       }
     }
     typename Lanes::Floats scale(int g) const {
-      return Lanes::multiply(d, Lanes::unsigned_bytes(scales[g]));
+      return Lanes::multiply(g % 2 == 0 ? d : d_high, Lanes::unsigned_bytes(scales[g]));
     }
     typename Lanes::Floats minimum(int g) const {
       return Lanes::multiply(dmin, Lanes::unsigned_bytes(minima[g]));
@@ -88,7 +92,7 @@ struct FormatQ4_K : TileQ4_K {
   template <typename Lanes, int G>
   static typename Lanes::Bytes vector(const unsigned char* piece, int i) {
     const auto both = Lanes::load(piece + kQuantOffset + G / 2 * 512 + static_cast<size_t>(i) * 64);
-    return G % 2 == 0 ? Lanes::low_nibbles(both) : Lanes::high_nibbles(both);
+    return G % 2 == 0 ? Lanes::low_nibbles(both) : Lanes::scaled_high_nibbles(both);
   }
 };
 

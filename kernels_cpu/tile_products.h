@@ -53,24 +53,24 @@ struct Results {
 };
 
 // Weights are asked for this far ahead.  Share of the best read bandwidth that one token's products reach with two cores,
-// AVX-512, 400 MB in huge pages (Sapphire Rapids):
-//            none   512   1024   2048   3072
-//   q4_k      79     78     79     78     73
-//   q6_k      57     70     73     76     71
-//   q4_0      83     86     87     87     83
-//   q8_0      79     86     87     87     87
-// Into the second level cache only, or further ahead, it is less.
-constexpr size_t kAhead = 1024;
+// AVX-512 and rows of 2048 weights, 400 MB in huge pages (Sapphire Rapids, medians of two runs):
+//                one tile at a time: none  1024  2048    two: 512  1024  2048
+//   q4_k                              79    79    78           81    78    75
+//   q6_k                              57    73    76           81    80    74
+//   q4_0                              83    87    87           89    88    93
+//   q8_0                              79    87    87           92    90    85
+// With 8192 weights per row q4_k reaches 86 to 90.  Into the second level cache only, or further ahead, it is less; so it is
+// when what follows the two tiles is asked for near their ends.
+constexpr size_t kAhead = 512;
 
-// Asks for what lies that far after a group's share of the piece; may lie outside the matrix.
+// Asks for a group's share of a piece that will be read soon; it may lie outside the matrix.
 template <typename Format, int G>
-__attribute__((always_inline)) inline void prefetch_share(const unsigned char* piece) {
+__attribute__((always_inline)) inline void prefetch_share(uintptr_t piece) {
   constexpr size_t n_lines = (piece_bytes<Format>() + 63) / 64;
   constexpr size_t n_groups = Format::kBlockWeights / Format::kGroupWeights;
 #pragma GCC unroll 16
   for (size_t line = G * n_lines / n_groups; line < (G + 1) * n_lines / n_groups; ++line)
-    __builtin_prefetch(
-        reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(piece) + kAhead + line * 64));
+    __builtin_prefetch(reinterpret_cast<const void*>(piece + line * 64));
 }
 
 // Adds one group's products of T tokens to their sums.  `x`: the block of activations beside the
@@ -82,7 +82,6 @@ __attribute__((always_inline)) inline void add_group(
   constexpr int per_activations = 32 / Format::kGroupWeights, side = G % per_activations;
   constexpr int n_vectors = Format::kGroupWeights / 4;
   constexpr int offset = Format::kSigned ? Lanes::kSignedOffset : Format::kOffset;
-  if constexpr (T == 1) prefetch_share<Format, G>(piece);
   const BlockQ8A* at[T];
   typename Lanes::Ints dots[T];
 #pragma GCC unroll 8
@@ -124,6 +123,18 @@ __attribute__((always_inline)) inline void add_piece(const unsigned char* piece,
   (add_group<Lanes, Format, T, G>(piece, scales, x, x_stride, sums), ...);
 }
 
+// For one token, while what comes after is asked for.
+template <typename Lanes, typename Format, int... G>
+__attribute__((always_inline)) inline void add_piece_early(const unsigned char* piece,
+                                                           const BlockQ8A* x,
+                                                           typename Lanes::Floats (&sums)[1],
+                                                           std::integer_sequence<int, G...>) {
+  const typename Format::template Scales<Lanes> scales(piece);
+  const uintptr_t ahead = reinterpret_cast<uintptr_t>(piece) + kAhead;
+  ((prefetch_share<Format, G>(ahead), add_group<Lanes, Format, 1, G>(piece, scales, x, 0, sums)),
+   ...);
+}
+
 // Pieces of one tile for T tokens.  `first`: y is overwritten, else added to.
 template <typename Lanes, typename Format, int T>
 inline void multiply_pieces(const unsigned char* pieces, int64_t n_pieces, const BlockQ8A* x,
@@ -159,9 +170,26 @@ inline void multiply_tokens(const unsigned char* pieces, int64_t n_pieces, const
                                           n_tokens);
 }
 
-// How T tokens pass some pieces of a tile; AMX has another.
+// Two tiles that lie one after the other, for one token: more of the memory is on its way at a time.
 template <typename Lanes, typename Format>
+inline void multiply_two_tiles(const unsigned char* tiles, int64_t n_pieces, const BlockQ8A* x,
+                               float* y) {
+  const size_t tile_bytes = static_cast<size_t>(n_pieces) * piece_bytes<Format>();
+  typename Lanes::Floats first[1] = {Lanes::floats(0.0f)}, second[1] = {Lanes::floats(0.0f)};
+  using Groups = std::make_integer_sequence<int, Format::kBlockWeights / Format::kGroupWeights>;
+  for (size_t at = 0; at < tile_bytes; at += piece_bytes<Format>()) {
+    add_piece_early<Lanes, Format>(tiles + at, x, first, Groups{});
+    add_piece_early<Lanes, Format>(tiles + tile_bytes + at, x, second, Groups{});
+    x += Format::kBlockWeights / 32;
+  }
+  Lanes::store(y, first[0]);
+  Lanes::store(y + kTileRows, second[0]);
+}
+
+// How T tokens pass some pieces of a tile; AMX has another.
+template <typename L, typename Format>
 struct VectorTokens {
+  using Lanes = L;
   void operator()(const unsigned char* pieces, int64_t n_pieces, const BlockQ8A* x, size_t x_stride,
                   float* y, size_t y_stride, int64_t n_rows, bool first, int64_t T) const {
     multiply_tokens<Lanes, Format, Lanes::kTokens>(pieces, n_pieces, x, x_stride, y, y_stride,
@@ -177,7 +205,13 @@ inline void multiply_tiles(const void* w, size_t row_bytes, const BlockQ8A* x, s
   constexpr int64_t chunk = kChunkWeights / Format::kBlockWeights;
   const int64_t n_pieces = K / Format::kBlockWeights;
   const int64_t at_once = T == 1 ? n_pieces : chunk;
-  for (int64_t n = row_begin; n < row_end; n += kTileRows) {
+  int64_t n = row_begin;
+  if (T == 1)
+    for (; n + 2 * kTileRows <= row_end; n += 2 * kTileRows)
+      multiply_two_tiles<typename Tokens::Lanes, Format>(
+          static_cast<const unsigned char*>(w) + static_cast<size_t>(n) * row_bytes, n_pieces, x,
+          y + n);
+  for (; n < row_end; n += kTileRows) {
     const unsigned char* tile =
         static_cast<const unsigned char*>(w) + static_cast<size_t>(n) * row_bytes;
     for (int64_t b = 0; b < n_pieces; b += at_once)
