@@ -23,6 +23,11 @@ constexpr int64_t kSmallestAutomaticContext = 8192;
 // Kept free beside everything that is planned: stacks, the tokenizer, other programs' growth.
 constexpr uint64_t kReserveBytes = 64 * kMiB;
 
+// Tokens of a prompt that are evaluated at once: weights are read and taken apart once for all of them, and of many experts
+// each is used by more of them.  Fewer where other sessions wait for their turn, and beside a device, whose memory they take.
+constexpr int64_t kPromptTokens = 512;
+constexpr int64_t kSharedPromptTokens = 128;
+
 // What the predictor believes of this computer's memory until it has seen steps.
 constexpr double kAssumedGbPerS = 10;
 
@@ -130,6 +135,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
 
   const Program& program = model.program();
   Executor::Options executor_options;
+  executor_options.max_tokens =
+      options.hybrid.device == "none" ? kPromptTokens : kSharedPromptTokens;
   engine->work_bytes_ = Executor::work_bytes(program, n_threads, executor_options);
   MemoryNeed need;
   TANDEM_ASSIGN_OR_RETURN(need.weights, BlockStore::slot_bytes(program.blocks));
@@ -234,6 +241,15 @@ Engine::~Engine() {
   }
   changed_.notify_all();
   if (worker_.joinable()) worker_.join();
+}
+
+size_t Engine::prompt_tokens_at_once(const Session& session) const {
+  const std::lock_guard lock(mutex_);
+  const bool alone = std::none_of(sessions_.begin(), sessions_.end(), [&](const Session* other) {
+    return other != &session && other->runnable();
+  });
+  return static_cast<size_t>(
+      std::min(alone ? kPromptTokens : kSharedPromptTokens, executor_->max_tokens()));
 }
 
 Status Engine::attach(Session* session) {

@@ -87,6 +87,8 @@ class Engine {
   void wake_for(
       Session*
           session);  // the same, and ends a cancelled request though the worker is busy elsewhere
+  // Of a session whose turn it is: fewer while others wait for theirs.  Worker only.
+  size_t prompt_tokens_at_once(const Session& session) const;
   Executor& executor() { return *executor_; }  // to evaluate: the worker only
 
  private:

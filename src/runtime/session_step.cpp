@@ -89,7 +89,7 @@ Status Session::evaluate_chunk() {
   Executor& executor = engine_.executor();
   const size_t most = logits_ != nullptr ? logits_->max_rows : run.pending.size();
   run.n_chunk =
-      std::min({run.pending.size() - run.n_done, static_cast<size_t>(executor.max_tokens()), most});
+      std::min({run.pending.size() - run.n_done, engine_.prompt_tokens_at_once(*this), most});
   const std::span<const TokenId> chunk(run.pending.data() + run.n_done, run.n_chunk);
   const bool last = run.n_done + run.n_chunk == run.pending.size();
   TANDEM_RETURN_IF_ERROR(executor.forward(chunk, *state_, last && !run.evaluate_only, cancel_,
