@@ -11,6 +11,7 @@ KernelTable::QuantizeQ8A quantize_q8a;
 KernelTable::RmsNorm rms_norm;
 KernelTable::SiluMul silu_mul;
 KernelTable::AttendPage attend_page_f32, attend_page_f16;
+KernelTable::MergePartials merge_partials;
 KernelTable::StoreF16 store_f16;
 
 }  // namespace tandem::cpu::avx512

@@ -89,6 +89,7 @@ KernelTable make_avx512_table() {
   table.silu_mul = avx512::silu_mul;
   table.attend_page_f32 = avx512::attend_page_f32;
   table.attend_page_f16 = avx512::attend_page_f16;
+  table.merge_partials = avx512::merge_partials;
   table.store_f16 = avx512::store_f16;
   return table;
 }
