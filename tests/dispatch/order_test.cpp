@@ -81,13 +81,22 @@ class OrderTest : public ::testing::TestWithParam<const char*> {
                                    const hybrid::ExpertRules& rules = {}, Steps steps = run_steps) {
     const Outcome whole = run_without(0, placement, Order::kLazy, rules, steps);
     EXPECT_FALSE(whole.caught) << name << ": " << whole.finding;
-    uint64_t n_caught = 0;
+    uint64_t n_caught = 0, n_absent = 0;
     for (uint64_t nth = 1; nth <= whole.n_waits; ++nth) {
-      const Outcome without = run_without(nth, placement, Order::kLazy, rules, steps);
+      Outcome without = run_without(nth, placement, Order::kLazy, rules, steps);
+      // Where measured times decide who computes an expert, not every run has as many waits.
+      for (int again = 0; again < 4 && rules.rates && without.deleted.empty(); ++again) {
+        without = run_without(nth, placement, Order::kLazy, rules, steps);
+      }
+      if (rules.rates && without.deleted.empty()) {
+        ++n_absent;
+        continue;
+      }
       n_caught += without.caught ? 1 : 0;
       EXPECT_TRUE(without.caught) << name << ": " << without.deleted << ", number " << nth << " of "
                                   << whole.n_waits << ", is not missed";
     }
+    EXPECT_LE(n_absent, whole.n_waits / 4) << name;
     RecordProperty(name, std::to_string(n_caught) + " of " + std::to_string(whole.n_waits));
     std::printf("%s, %s: %d of %d single waits left out are missed\n", GetParam(), name.c_str(),
                 static_cast<int>(n_caught), static_cast<int>(whole.n_waits));
