@@ -79,8 +79,9 @@ class LlamaBench:
 
     @staticmethod
     def read(text):
-        # Some builds write log lines around the array.
-        tests = json.loads(text[text.index("[\n"):text.rindex("]") + 1])
+        # Some builds write log lines around the array and into it; what belongs to it is indented.
+        array = [line for line in text.splitlines() if line.startswith((" ", "[", "]"))]
+        tests = json.loads("\n".join(array))
         rate = lambda of: next((t["avg_ts"] for t in tests if of(t)), None)
         return Rates(rate(lambda t: t["n_gen"] == 0), rate(lambda t: t["n_prompt"] == 0))
 
@@ -173,11 +174,13 @@ def main():
     parser.add_argument("--spread", type=float, default=0.05)
     parser.add_argument("--flags", action="append", help="of the reference; may be repeated (default: a list)")
     arguments = parser.parse_args()
-    flag_sets = arguments.flags or ["-fa 1", "-fa 1 -rtr 1", "-fa 1 -rtr 1 -fmoe 1", ""]
-    work = Workload(arguments.model, arguments.threads, arguments.prompt, arguments.decode)
+    flag_sets = arguments.flags or ["-fa 1", "-fa 1 -thp 1", "-fa 1 -rtr 1", "-fa 1 -rtr 1 -thp 1", ""]
     try:
         print(HEADING)
-        for what in ("prompt", "decode"):
+        for what, n_prompt, n_decode in (("prompt", arguments.prompt, 0), ("decode", 0, arguments.decode)):
+            if n_prompt + n_decode == 0:
+                continue
+            work = Workload(arguments.model, arguments.threads, n_prompt, n_decode)
             reference = fastest(arguments.reference, flag_sets, work, what)
             result = compare(Tandem(arguments.tandem), reference, work, arguments.rounds, arguments.spread, what)
             print(row(result, work, reference.flags), flush=True)
