@@ -26,18 +26,28 @@ inline void tiles_of_tokens(const unsigned char* rows, size_t row_bytes, const X
                                 y + static_cast<size_t>(t) * y_stride, y_stride, K);
 }
 
+// Activations of the tokens that pass the rows one after the other; they stay in the second level cache.
+constexpr int64_t kTokenBytes = int64_t{1} << 20;
+
 template <typename Kernel, typename X>
 inline void multiply_in_tiles(const void* w, size_t row_bytes, const X* x, size_t x_stride,
                               float* y, size_t y_stride, int64_t row_begin, int64_t row_end,
                               int64_t K, int64_t T) {
   const unsigned char* base = static_cast<const unsigned char*>(w);
-  int64_t n = row_begin;
-  for (; n + Kernel::kRows <= row_end; n += Kernel::kRows)
-    tiles_of_tokens<Kernel, Kernel::kRows>(base + static_cast<size_t>(n) * row_bytes, row_bytes, x,
-                                           x_stride, y + n, y_stride, K, T);
-  for (; n < row_end; ++n)
-    tiles_of_tokens<Kernel, 1>(base + static_cast<size_t>(n) * row_bytes, row_bytes, x, x_stride,
-                               y + n, y_stride, K, T);
+  const int64_t fitting = kTokenBytes / (K * static_cast<int64_t>(sizeof(X))) / 8 * 8;
+  const int64_t at_once = fitting > 8 ? fitting : 8;
+  for (int64_t t = 0; t < T; t += at_once) {
+    const int64_t n_tokens = T - t < at_once ? T - t : at_once;
+    const X* const x_block = x + static_cast<size_t>(t) * x_stride;
+    float* const y_block = y + static_cast<size_t>(t) * y_stride;
+    int64_t n = row_begin;
+    for (; n + Kernel::kRows <= row_end; n += Kernel::kRows)
+      tiles_of_tokens<Kernel, Kernel::kRows>(base + static_cast<size_t>(n) * row_bytes, row_bytes,
+                                             x_block, x_stride, y_block + n, y_stride, K, n_tokens);
+    for (; n < row_end; ++n)
+      tiles_of_tokens<Kernel, 1>(base + static_cast<size_t>(n) * row_bytes, row_bytes, x_block,
+                                 x_stride, y_block + n, y_stride, K, n_tokens);
+  }
 }
 
 // Asks for the cache line that lies distance bytes after p; may lie outside the matrix.

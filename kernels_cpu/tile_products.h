@@ -197,6 +197,20 @@ struct VectorTokens {
   }
 };
 
+// Tokens that pass the rows one after the other: their activations stay in the second level cache.  At least as many as
+// make it worth while to take weights apart for them.
+inline int64_t tokens_in_cache(int64_t K) {
+  constexpr int64_t kCacheBytes = int64_t{1} << 20, kAtLeast = 96;
+  const int64_t tokens = kCacheBytes / (K / 32 * static_cast<int64_t>(sizeof(BlockQ8A))) / 16 * 16;
+  return tokens > kAtLeast ? tokens : kAtLeast;
+}
+
+template <typename Multiply>
+inline void for_tokens_in_cache(int64_t K, int64_t T, const Multiply& multiply) {
+  const int64_t at_once = tokens_in_cache(K);
+  for (int64_t t = 0; t < T; t += at_once) multiply(t, T - t < at_once ? T - t : at_once);
+}
+
 // Weights in tiles.  Requires: row_begin and row_end are multiples of 16.
 template <typename Format, typename Tokens>
 inline void multiply_tiles(const void* w, size_t row_bytes, const BlockQ8A* x, size_t x_stride,
@@ -226,7 +240,6 @@ template <typename Lanes, typename Format, typename Tokens>
 inline void multiply_rows(const void* w, size_t row_bytes, const BlockQ8A* x, size_t x_stride,
                           float* y, size_t y_stride, int64_t row_begin, int64_t row_end, int64_t K,
                           int64_t T, const Tokens& tokens) {
-  if (T == 0) return;
   constexpr int64_t chunk = kChunkWeights / Format::kBlockWeights;
   alignas(64) unsigned char pieces[chunk * static_cast<int64_t>(piece_bytes<Format>())];
   const int64_t n_blocks = K / Format::kBlockWeights;
@@ -249,13 +262,19 @@ template <typename Lanes, typename Format, typename Tokens = VectorTokens<Lanes,
 struct Operators {
   static void rows(const void* w, size_t row_bytes, const BlockQ8A* x, size_t x_stride, float* y,
                    size_t y_stride, int64_t row_begin, int64_t row_end, int64_t K, int64_t T) {
-    multiply_rows<Lanes, Format>(w, row_bytes, x, x_stride, y, y_stride, row_begin, row_end, K, T,
-                                 Tokens());
+    for_tokens_in_cache(K, T, [=](int64_t t, int64_t n) {
+      multiply_rows<Lanes, Format>(w, row_bytes, x + static_cast<size_t>(t) * x_stride, x_stride,
+                                   y + static_cast<size_t>(t) * y_stride, y_stride, row_begin,
+                                   row_end, K, n, Tokens());
+    });
   }
   static void tiles(const void* w, size_t row_bytes, const BlockQ8A* x, size_t x_stride, float* y,
                     size_t y_stride, int64_t row_begin, int64_t row_end, int64_t K, int64_t T) {
-    multiply_tiles<Format>(w, row_bytes, x, x_stride, y, y_stride, row_begin, row_end, K, T,
-                           Tokens());
+    for_tokens_in_cache(K, T, [=](int64_t t, int64_t n) {
+      multiply_tiles<Format>(w, row_bytes, x + static_cast<size_t>(t) * x_stride, x_stride,
+                             y + static_cast<size_t>(t) * y_stride, y_stride, row_begin, row_end, K,
+                             n, Tokens());
+    });
   }
   static void pack(const void* rows, size_t row_bytes, int64_t K, void* tile) {
     pack_tile<typename Lanes::Transpose, Format>(rows, row_bytes, K, tile);
