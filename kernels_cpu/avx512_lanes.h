@@ -22,6 +22,19 @@ struct Transpose {
       sixteen<at_once>(rows, offset + static_cast<size_t>(begin) * 4, out + begin * 64);
   }
 
+  template <int N>
+  static void bytes(const unsigned char* const* rows, size_t offset, unsigned char* out) {
+    alignas(64) unsigned char dwords_of_rows[N / 4 * 64];
+    dwords<N / 4>(rows, offset, dwords_of_rows);
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i) {
+      const __m512i all = _mm512_load_si512(dwords_of_rows + i / 4 * 64);
+      const __m128i byte =
+          _mm512_cvtepi32_epi8(_mm512_srli_epi32(all, static_cast<unsigned>(i % 4 * 8)));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i * 16), byte);
+    }
+  }
+
  private:
   template <int N>
   static void sixteen(const unsigned char* const* rows, size_t offset, unsigned char* out) {

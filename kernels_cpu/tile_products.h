@@ -31,6 +31,8 @@ namespace {
 // Pieces of a tile that many tokens pass at once: they and the tokens' activations stay in the first
 // level cache.
 constexpr int64_t kChunkWeights = 2048;
+// For one token rows are packed in smaller steps, so that packing and multiplying overlap: 17 to 21 GB/s, 28 to 33 from tiles.
+constexpr int64_t kPackedAtOnce = 512;
 
 // The results of up to sixteen rows for one token.
 template <typename Lanes>
@@ -243,14 +245,18 @@ inline void multiply_rows(const void* w, size_t row_bytes, const BlockQ8A* x, si
   constexpr int64_t chunk = kChunkWeights / Format::kBlockWeights;
   alignas(64) unsigned char pieces[chunk * static_cast<int64_t>(piece_bytes<Format>())];
   const int64_t n_blocks = K / Format::kBlockWeights;
+  const int64_t at_once = T == 1 ? kPackedAtOnce / Format::kBlockWeights : chunk;
   for (int64_t n = row_begin; n < row_end; n += kTileRows) {
     const int64_t n_rows = row_end - n < kTileRows ? row_end - n : kTileRows;
     const unsigned char* first_row =
         static_cast<const unsigned char*>(w) + static_cast<size_t>(n) * row_bytes;
     const TileRowPointers rows(first_row, row_bytes, n_rows);
-    for (int64_t b = 0; b < n_blocks; b += chunk) {
-      const int64_t n_pieces = n_blocks - b < chunk ? n_blocks - b : chunk;
-      pack_pieces<typename Lanes::Transpose, Format>(rows, b, n_pieces, pieces);
+    for (int64_t b = 0; b < n_blocks; b += at_once) {
+      const int64_t n_pieces = n_blocks - b < at_once ? n_blocks - b : at_once;
+      // The next sixteen rows, in the order in which they lie.
+      const uintptr_t ahead = reinterpret_cast<uintptr_t>(first_row) + kTileRows * row_bytes +
+                              static_cast<size_t>(b) * piece_bytes<Format>();
+      pack_pieces<typename Lanes::Transpose, Format>(rows, b, n_pieces, ahead, pieces);
       tokens(pieces, n_pieces, x + b * (Format::kBlockWeights / 32), x_stride, y + n, y_stride,
              n_rows, b == 0, T);
     }
