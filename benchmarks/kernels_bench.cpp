@@ -1,12 +1,10 @@
-// How much of the memory bandwidth the matrix products reach when one token is decoded: GB/s of
-// weights for each format and thread count, beside plain reads of the same bytes in the same
-// process.
+// What the kernels reach: GB/s of weights and operations per second of the matrix products for each format, layout, number of
+// tokens and threads, beside plain reads of the same bytes in the same process; GB/s of keys and values of attention.
 //
-//   kernels_bench [--benchmark_filter=...]     TANDEM_CPU_ISA=scalar|avx2|avx512 forces an
-//   instruction set
+//   kernels_bench [--benchmark_filter=...]     TANDEM_CPU_ISA forces an instruction set
 //
-// The weights (2 GiB in huge pages) are walked end to end as many matrices of one shape, so no
-// cache helps.
+// The weights (2 GiB in huge pages) are walked end to end as many matrices of one shape, so no cache helps; with many tokens
+// fewer of them.  Keys and values stay in cache.
 #include <benchmark/benchmark.h>
 #include <immintrin.h>
 #include <sys/mman.h>
@@ -36,7 +34,7 @@ struct Format {
   const char* name;
   size_t row_bytes;
   KernelTable::MatmulFloat* KernelTable::*matmul_float;
-  KernelTable::MatmulQ8A* KernelTable::*matmul_q8a;
+  KernelTable::Quantised KernelTable::*quantised;
 };
 
 // Random bytes in which every float16 and float32 is a small number.
@@ -116,10 +114,11 @@ void read_bandwidth(benchmark::State& state, int n_threads, size_t ahead_bytes) 
 
 // One pass over the arena as matrices [kRows, kColumns], rows split evenly over the threads as in a
 // step.
-void matmul(benchmark::State& state, const KernelTable* kernels, const Format* format,
+void matmul(benchmark::State& state, const KernelTable* kernels, const Format* format, bool tiles,
             int n_threads, int64_t n_tokens) {
   const size_t matrix_bytes = format->row_bytes * static_cast<size_t>(kRows);
-  const int64_t n_matrices = static_cast<int64_t>(kArenaBytes / matrix_bytes);
+  const int64_t n_matrices =
+      std::max<int64_t>(1, static_cast<int64_t>(kArenaBytes / matrix_bytes) / n_tokens);
   std::vector<float> x(static_cast<size_t>(kColumns * n_tokens), 0.5f);
   std::vector<BlockQ8A> q(x.size() / 32);
   kernels->quantize_q8a(x.data(), q.data(), kColumns * n_tokens);
@@ -132,8 +131,9 @@ void matmul(benchmark::State& state, const KernelTable* kernels, const Format* f
         (kernels->*format->matmul_float)(w, format->row_bytes, x.data(), kColumns, y.data(), kRows,
                                          begin, end, kColumns, n_tokens);
       else
-        (kernels->*format->matmul_q8a)(w, format->row_bytes, q.data(), kColumns / 32, y.data(),
-                                       kRows, begin, end, kColumns, n_tokens);
+        (tiles ? (kernels->*format->quantised).matmul_tiles : (kernels->*format->quantised).matmul)(
+            w, format->row_bytes, q.data(), kColumns / 32, y.data(), kRows, begin, end, kColumns,
+            n_tokens);
     }
     benchmark::DoNotOptimize(y.data());
   };
@@ -144,16 +144,33 @@ void matmul(benchmark::State& state, const KernelTable* kernels, const Format* f
                          benchmark::Counter::kIsIterationInvariantRate);
 }
 
+// One page of 64 positions after the other, eight of them in turn.
+void attend(benchmark::State& state, const KernelTable* kernels, int64_t n_heads, int64_t width) {
+  constexpr int64_t kPositions = 64, kPages = 8;
+  const auto page = static_cast<size_t>(kPositions * width);
+  std::vector<float> q(static_cast<size_t>(n_heads * width), 0.01f), scores(64 * q.size());
+  std::vector<float> m(q.size()), s(q.size()), acc(q.size());
+  std::vector<tandem::Half> keys(kPages * page, 0x3000), values(kPages * page, 0x3000);
+  size_t i = 0;
+  for (auto pass : state) {
+    const size_t at = i++ % kPages * page;
+    kernels->attend_page_f16(q.data(), keys.data() + at, values.data() + at, kPositions, n_heads,
+                             width, 0.1f, scores.data(), m.data(), s.data(), acc.data());
+    benchmark::DoNotOptimize(acc.data());
+  }
+  report(state, 2 * page * sizeof(tandem::Half));
+}
+
 const std::vector<Format>& formats() {
   using K = KernelTable;
   static const std::vector<Format> all = {
       {"f32", kColumns * 4, &K::matmul_f32, nullptr},
       {"f16", kColumns * 2, &K::matmul_f16, nullptr},
       {"bf16", kColumns * 2, &K::matmul_bf16, nullptr},
-      {"q8_0", kColumns / 32 * 34, nullptr, &K::matmul_q8_0},
-      {"q4_0", kColumns / 32 * 18, nullptr, &K::matmul_q4_0},
-      {"q4_k", kColumns / 256 * 144, nullptr, &K::matmul_q4_k},
-      {"q6_k", kColumns / 256 * 210, nullptr, &K::matmul_q6_k},
+      {"q8_0", kColumns / 32 * 34, nullptr, &K::q8_0},
+      {"q4_0", kColumns / 32 * 18, nullptr, &K::q4_0},
+      {"q4_k", kColumns / 256 * 144, nullptr, &K::q4_k},
+      {"q6_k", kColumns / 256 * 210, nullptr, &K::q6_k},
   };
   return all;
 }
@@ -168,12 +185,21 @@ void register_all(const KernelTable* kernels) {
       add("read/ahead:" + std::to_string(ahead) + suffix,
           [=](benchmark::State& state) { read_bandwidth(state, threads, ahead); });
     for (const Format& format : formats())
-      for (const int64_t tokens : {1, 16})
-        add(std::string(kernels->isa) + "/" + format.name + "/T:" + std::to_string(tokens) + suffix,
-            [=, &format](benchmark::State& state) {
-              matmul(state, kernels, &format, threads, tokens);
-            });
+      for (const bool tiles : {false, true})
+        for (const int64_t tokens : {1, 4, 16, 128, 512}) {
+          if (tiles && format.quantised == nullptr) continue;
+          add(std::string(kernels->isa) + "/" + format.name + (tiles ? "/tiles" : "/rows") +
+                  "/T:" + std::to_string(tokens) + suffix,
+              [=, &format](benchmark::State& state) {
+                matmul(state, kernels, &format, tiles, threads, tokens);
+              });
+        }
   }
+  for (const int64_t heads : {1, 4, 8})
+    for (const int64_t width : {64, 128})
+      add(std::string(kernels->isa) + "/attend_f16/R:" + std::to_string(heads) +
+              "/E:" + std::to_string(width),
+          [=](benchmark::State& state) { attend(state, kernels, heads, width); });
 }
 
 }  // namespace
@@ -188,6 +214,7 @@ int main(int argc, char** argv) {
   register_all(kernels);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  (void)arena();  // made before anything is timed
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

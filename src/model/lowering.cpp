@@ -11,8 +11,9 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr int64_t kItemsPerThread = 16;
-// One item is at most this many multiply-adds, so that cancelling takes milliseconds with every kernel.
-constexpr int64_t kMaxItemWork = int64_t{1} << 25;
+// One item is at most this many multiply-adds, so that cancelling takes a millisecond with vector kernels and a tenth of a
+// second with the scalar ones.  Fewer would be better shared, but activations come from far away for each item.
+constexpr int64_t kMaxItemWork = int64_t{1} << 27;
 constexpr int64_t kRowMultiple = 16;  // of a tile, see kernels_cpu/tiles.h
 
 StepKind step_kind(OpKind kind) {
