@@ -209,8 +209,23 @@ Status ExpertSlots::end_step(bool load_misses, bool failed) {
   fetched_.clear();
   std::array<ExpertCache::Load, kLoadsPerStep> loads;
   const size_t n = cache_.end_step({loads.data(), load_misses ? loads.size() : 0});
-  for (size_t i = 0; i < n; ++i) TANDEM_RETURN_IF_ERROR(load(loads[i]));
+  for (size_t i = 0; i < n; ++i) {
+    Status loading = load(loads[i]);
+    if (loading.ok()) continue;
+    give_up({loads.data() + i, n - i});
+    return loading;
+  }
   return ok_status();
+}
+
+// Of the first, some pieces may be under way.
+void ExpertSlots::give_up(std::span<const ExpertCache::Load> loads) {
+  Status ended = device_.synchronize(stream_);
+  if (told_.ok()) told_ = std::move(ended);
+  for (const ExpertCache::Load& load : loads) {
+    hide(occupants_[load.slot]);
+    cache_.failed(load.slot);
+  }
 }
 
 Status ExpertSlots::load(const ExpertCache::Load& load) {

@@ -87,6 +87,8 @@ class ExpertSlots {
   // At most n_most more slots, as far as the budget has room for them and for what others want.
   void grow(size_t n_most, uint64_t wanted_bytes);
   Status load(const ExpertCache::Load& load);
+  // Those that were not begun, or not to their end.
+  void give_up(std::span<const ExpertCache::Load> loads);
   // An expert's matrices, on the slots' stream.
   Status copy_to(uint32_t slot, int64_t layer, int64_t expert);
   Status copy_in_pieces(std::byte* to, const std::byte* from, size_t bytes);
@@ -111,7 +113,7 @@ class ExpertSlots {
   std::vector<MemoryRange> readable_;
   std::vector<uint32_t> fetched_;  // slots, in this step
   bool in_step_ = false;
-  Status told_;  // to give_up_one(), and not yet to a step
+  Status told_;  // to a wait for copies that were given up, and not yet to a step
 };
 
 }  // namespace tandem

@@ -69,9 +69,10 @@ void ExpertTables::set(Table& table, int64_t expert, std::byte* address) {
 }
 
 Status ExpertTables::upload(StreamId stream, Table& table) {
+  TANDEM_RETURN_IF_ERROR(device_.copy(
+      stream, table.there, reinterpret_cast<const std::byte*>(table.host), table_bytes()));
   table.changed = false;
-  return device_.copy(stream, table.there, reinterpret_cast<const std::byte*>(table.host),
-                      table_bytes());
+  return ok_status();
 }
 
 Status ExpertTables::upload_changes(StreamId stream, const std::vector<bool>& except) {

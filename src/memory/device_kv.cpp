@@ -186,10 +186,14 @@ Status DeviceKv::park() {
 Status DeviceKv::park_pages(int64_t first, int64_t end) {
   while (first < end && !unparked(first)) ++first;
   if (first == end) return ok_status();
-  for (int64_t page = first; page < end; ++page) {
-    if (unparked(page)) TANDEM_RETURN_IF_ERROR(copy_page(page, /*up=*/false));
+  Status copied;
+  for (int64_t page = first; page < end && copied.ok(); ++page) {
+    if (unparked(page)) copied = copy_page(page, /*up=*/false);
   }
-  TANDEM_RETURN_IF_ERROR(pool_.device_.synchronize(pool_.stream_));
+  // Even after one that was refused: no copy may be under way to pages that others will use.
+  Status ended = pool_.device_.synchronize(pool_.stream_);
+  if (!copied.ok()) return copied;
+  TANDEM_RETURN_IF_ERROR(std::move(ended));
   for (int64_t page = first; page < end; ++page) {
     int64_t& n_parked = n_parked_[static_cast<size_t>(page)];
     n_parked = std::max(n_parked, in_page(page, n_on_device_));

@@ -1,5 +1,5 @@
-// What goes wrong on a device while an engine loads and decodes: whichever allocation, copy, operation or command it is, it
-// ends in an error that says so, never in a wrong token, and the engine can be freed.
+// What goes wrong on a device while an engine loads and decodes: whichever allocation, copy, operation, submission or command it
+// is, it ends in an error that says so, never in a wrong token, and the engine can be freed.
 #include <algorithm>
 #include <string>
 
@@ -37,6 +37,8 @@ constexpr Kind kAllocation = {
 constexpr Kind kCopy = {"fail-copy", TANDEM_ERROR_DEVICE, "a copy of ", false, true, true};
 constexpr Kind kOperation = {
     "fail-operation", TANDEM_ERROR_DEVICE, "operation ", false, false, true};
+constexpr Kind kRefusal = {
+    "refuse", TANDEM_ERROR_DEVICE, "to the mirror device was refused", false, true, true};
 constexpr Kind kLoss = {
     "lost-after", TANDEM_ERROR_DEVICE_LOST, "the mirror device was lost", true, true, true};
 
@@ -122,6 +124,7 @@ class DeviceFaults : public ::testing::TestWithParam<Setting> {
 TEST_P(DeviceFaults, EveryFailedAllocationIsToldOrDoneWithout) { expect_all_told(kAllocation); }
 TEST_P(DeviceFaults, EveryFailedCopyIsTold) { expect_all_told(kCopy); }
 TEST_P(DeviceFaults, EveryFailedOperationIsTold) { expect_all_told(kOperation); }
+TEST_P(DeviceFaults, EveryRefusedSubmissionIsTold) { expect_all_told(kRefusal); }
 TEST_P(DeviceFaults, ADeviceLostAfterAnyCommandIsTold) { expect_all_told(kLoss); }
 
 INSTANTIATE_TEST_SUITE_P(

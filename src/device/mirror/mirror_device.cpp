@@ -101,6 +101,7 @@ class MirrorDevice final : public Device {
   void pass_copy(Stream& stream, const Command& command);
   void pass_fill(Stream& stream, const Command& command);
   void signal(Stream& stream, WaitWord& word, uint32_t value);
+  Status refused();
   bool fault(std::atomic<uint64_t>& counter, uint64_t nth) {
     return counter.fetch_add(1) + 1 == nth;
   }
@@ -125,6 +126,7 @@ class MirrorDevice final : public Device {
   std::atomic<bool> failed_{false};  // error_ is not ok
   std::atomic<uint64_t> failures_{0};
   std::atomic<uint64_t> n_allocations_{0}, n_copies_{0}, n_operations_{0}, n_commands_{0};
+  std::atomic<uint64_t> n_submissions_{0};
   std::deque<Stream> streams_;  // places do not move
   std::deque<Event> events_;
   std::deque<WaitWord> flags_;
@@ -306,8 +308,16 @@ Status MirrorDevice::stream_wait_flag(StreamId stream, FlagId flag, uint32_t val
   return submit(stream, command);
 }
 
+// Counts each call that submits, a replay too, once.
+Status MirrorDevice::refused() {
+  if (!fault(n_submissions_, options_.faults.submission)) return ok_status();
+  return Status(Code::kDevice, "submission " + std::to_string(options_.faults.submission) +
+                                   " to the mirror device was refused, as asked");
+}
+
 Status MirrorDevice::submit(StreamId id, Command command) {
   TANDEM_RETURN_IF_ERROR(lost());
+  TANDEM_RETURN_IF_ERROR(refused());
   Stream& stream = at(id);
   if (stream.capture != nullptr) {
     stream.capture->push_back(command);
@@ -602,6 +612,7 @@ Result<GraphId> MirrorDevice::end_capture(StreamId id) {
 
 Status MirrorDevice::replay(StreamId id, GraphId graph, const ReachedMemory& /*reached*/) {
   TANDEM_RETURN_IF_ERROR(lost());
+  TANDEM_RETURN_IF_ERROR(refused());
   const auto found = graphs_.find(graph);
   if (found == graphs_.end()) return invalid_argument("there is no such graph");
   for (const Command& command : found->second) TANDEM_RETURN_IF_ERROR(enqueue(at(id), command));

@@ -121,10 +121,11 @@ Status read_field(std::string_view name, std::string_view value, MirrorOptions& 
   if (name == "fail-allocation") return read_count(name, value, options.faults.allocation);
   if (name == "fail-copy") return read_count(name, value, options.faults.copy);
   if (name == "fail-operation") return read_count(name, value, options.faults.operation);
+  if (name == "refuse") return read_count(name, value, options.faults.submission);
   if (name == "lost-after") return read_count(name, value, options.faults.lost_after_commands);
   return invalid_argument("mirror device: '" + std::string(name.substr(0, 64)) +
                           "' is no option, expected vram, link, latency, timed, order, poison, "
-                          "fail-allocation, fail-copy, fail-operation or lost-after");
+                          "fail-allocation, fail-copy, fail-operation, refuse or lost-after");
 }
 
 // What stands between two commas.

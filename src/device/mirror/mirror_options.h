@@ -39,6 +39,7 @@ enum class Order : uint8_t {
 // What goes wrong, for tests; 0: nothing.  The n-th of its kind.
 struct Faults {
   uint64_t allocation = 0, copy = 0, operation = 0;
+  uint64_t submission = 0;  // refused, as nothing else is: by the call itself
   uint64_t lost_after_commands = 0;
 };
 
@@ -55,7 +56,7 @@ struct MirrorOptions {
 };
 
 // "vram=4GiB,link=12GB/s,latency=10us,timed=FILE,order=threads|lazy|random:SEED,poison", and for tests
-// "fail-allocation=N,fail-copy=N,fail-operation=N,lost-after=N"; every part may be left out, none given twice.
+// "fail-allocation=N,fail-copy=N,fail-operation=N,refuse=N,lost-after=N"; every part may be left out, none given twice.
 Result<MirrorOptions> parse_mirror_options(std::string_view text);
 
 }  // namespace tandem::mirror
