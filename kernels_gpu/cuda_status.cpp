@@ -31,6 +31,11 @@ bool is_loss(cudaError_t error) {
   }
 }
 
+// What a stream whose work is written into a graph does not take.
+bool is_of_capture(cudaError_t error) {
+  return error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread;
+}
+
 }  // namespace
 
 Status status_from_cuda(int error, const char* what) {
@@ -39,6 +44,7 @@ Status status_from_cuda(int error, const char* what) {
   const std::string message = std::string("CUDA: ") + what + ": " + cudaGetErrorString(code) +
                               " (" + cudaGetErrorName(code) + ")";
   if (code == cudaErrorMemoryAllocation) return out_of_memory(message);
+  if (is_of_capture(code)) return unsupported(message);
   return Status(is_loss(code) ? Code::kDeviceLost : Code::kDevice, message);
 }
 

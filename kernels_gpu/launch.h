@@ -31,7 +31,8 @@ Status launch_set_flag(CUstream_st* stream, uint32_t* flag, uint32_t value);
 Status launch_wait_flag(CUstream_st* stream, const uint32_t* flag, uint32_t value);
 
 // A cudaError_t as a Status, ok for cudaSuccess: kOutOfMemory, kDeviceLost for errors after which no call on the card
-// works any more, else kDevice.
+// works any more, kUnsupported for what cannot be
+// captured, else kDevice.
 Status status_from_cuda(int error, const char* what);
 
 }  // namespace tandem::gpu

@@ -13,15 +13,15 @@ namespace tandem {
 class CheckedDevice : public Device {
  public:
   virtual Status check(bool at_end = true) = 0;
-  // The n-th wait from now on, of a stream or the host, is left out of what is checked, as if the runtime did not make
-  // it.  0: none.  To see that it is missed.  (It is waited all the same: what a program does without, it may not
-  // survive.)
-  virtual void delete_wait(uint64_t nth) = 0;
-  virtual uint64_t n_waits() const = 0;  // since delete_wait()
+  virtual uint64_t n_waits() const = 0;  // of streams and of the host, until now; without done()
   // "the wait of stream 0 for flag 1": the one that was left out; "" if none was.
-  virtual std::string deleted_wait() const = 0;
+  virtual std::string left_out_wait() const = 0;
 };
 
-std::unique_ptr<CheckedDevice> check_order(std::unique_ptr<Device> device);
+// The n-th wait, of a stream or of the host, is not made: it is not passed on, and the host goes on at once.  0: none.
+// kEveryPoll: done() says yes without asking.  To see that it is missed; whoever leaves one out may not survive it.
+inline constexpr uint64_t kEveryPoll = UINT64_MAX;
+std::unique_ptr<CheckedDevice> check_order(std::unique_ptr<Device> device,
+                                           uint64_t left_out_wait = 0);
 
 }  // namespace tandem

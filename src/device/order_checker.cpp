@@ -77,15 +77,27 @@ void OrderChecker::freed(const std::byte* memory) {
   live_.erase(found);
 }
 
+// The newest allocation that begins before `at`, or null.
+const std::pair<const std::byte* const, size_t>* OrderChecker::live_before(
+    const std::byte* at) const {
+  const auto after = live_.lower_bound(at);
+  return after == live_.begin() ? nullptr : &*std::prev(after);
+}
+
+// Of the host's other memory nothing is known.
 void OrderChecker::check_allocated(const MemoryRange& range, const Name& name) {
+  const std::byte* const end = range.begin + range.bytes;
+  const auto* live = range.bytes == 0 ? nullptr : live_before(end);
+  if (live != nullptr && range.begin < live->first + live->second) {
+    const bool inside = live->first <= range.begin && end <= live->first + live->second;
+    if (!inside) report(text_of(name) + " reaches beyond the memory that was allocated");
+    return;
+  }
   auto dead = dead_.upper_bound(range.begin);
   if (dead == dead_.begin()) return;
   --dead;
-  if (range.begin >= dead->first + dead->second) return;
-  auto live = live_.upper_bound(range.begin);
-  const bool reused =
-      live != live_.begin() && range.begin < std::prev(live)->first + std::prev(live)->second;
-  if (!reused) report(text_of(name) + " uses memory that was freed");
+  if (range.begin < dead->first + dead->second)
+    report(text_of(name) + " uses memory that was freed");
 }
 
 // Makes `at` a border.

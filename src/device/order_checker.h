@@ -20,6 +20,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "device/device.h"
@@ -101,6 +102,7 @@ class OrderChecker {
   void touch(uint32_t id, const MemoryRange& range, bool writes, const Name& name);
   void touch_segment(Segment& segment, const Epoch& epoch, bool writes, const Clock& clock);
   void split(const std::byte* at);
+  const std::pair<const std::byte* const, size_t>* live_before(const std::byte* at) const;
   void check_allocated(const MemoryRange& range, const Name& name);
   const Set* find_set(uint32_t flag, uint32_t value) const;
   void report(std::string finding);

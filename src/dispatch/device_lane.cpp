@@ -45,7 +45,7 @@ Result<std::unique_ptr<DeviceLane>> DeviceLane::create(Device& device, const Pro
 
 DeviceLane::~DeviceLane() {
   (void)finish();
-  (void)device_.synchronize();  // weights may be on their way where loading them failed
+  if (!loaded_) (void)device_.synchronize();  // weights may be on their way
   slots_.reset();
   for (const Captured& captured : graphs_) device_.free_graph(captured.graph);
   for (std::byte* memory : allocated_) device_.free(memory);
@@ -82,7 +82,9 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   for (const BlockPlace& place : placement.blocks) is_streamed_.push_back(place.streamed());
   TANDEM_RETURN_IF_ERROR(load_weights(placement, store, loading));
   TANDEM_RETURN_IF_ERROR(make_experts(placement, store));
-  return device_.synchronize(stream_);
+  TANDEM_RETURN_IF_ERROR(device_.synchronize(stream_));  // tells what went wrong
+  loaded_ = true;
+  return ok_status();
 }
 
 std::vector<BlockId> DeviceLane::blocks_to_load(const Placement& placement) const {
@@ -246,10 +248,12 @@ Status DeviceLane::submit(const Work& work) {
   return ok_status();
 }
 
-// A device that cannot capture what a step needs goes on without.
+// A device that cannot capture what a step needs goes on without; what else goes wrong is told, and tried again in the
+// next step.
 Status DeviceLane::submit_graph(const Work& work) {
   const Result<GraphId> graph = graph_of(work);
   if (!graph.ok()) {
+    if (graph.status().code() != Code::kUnsupported) return graph.status();
     can_capture_ = false;
     return submit_tasks(work);
   }
@@ -267,9 +271,10 @@ Result<GraphId> DeviceLane::graph_of(const Work& work) {
   Status submitted = submit_tasks(work);
   capturing_ = false;
   Result<GraphId> graph = device_.end_capture(stream_);
-  if (!submitted.ok()) return submitted;
-  if (graph.ok()) graphs_.push_back({work.schedule, kv_type, *graph});
-  return graph;
+  if (submitted.ok() && graph.ok()) graphs_.push_back({work.schedule, kv_type, *graph});
+  if (submitted.ok()) return graph;
+  if (graph.ok()) device_.free_graph(*graph);
+  return submitted;
 }
 
 std::span<const MemoryRange> DeviceLane::pages() const {
@@ -406,6 +411,7 @@ Status DeviceLane::finish() {
     announce(kAllProgress);
     if (failed_) end_choices();  // no more of them will come
     done = device_.synchronize(stream_);
+    if (failed_ && streamed_ != nullptr) streamed_->settle();
   }
   // From here on nothing of the step is left: its memory may be used for anything.
   const MemoryRange used{arena_, arena_bytes_};

@@ -169,6 +169,7 @@ class DeviceLane {
   std::vector<Captured> graphs_;
   bool can_capture_ = true, capturing_ = false;
   Status fetches_;  // why the copies of a step that was given up failed
+  bool loaded_ = false;  // allocate() went well
   bool submitted_ = false;
   bool failed_ = false;   // something of the step
   uint32_t n_tasks_ = 0;  // of the device in the step that was submitted

@@ -60,7 +60,11 @@ Result<std::unique_ptr<ExpertSlots>> ExpertSlots::create(Device& device, const P
 }
 
 ExpertSlots::~ExpertSlots() {
-  (void)device_.synchronize(stream_);
+  bool copying = false;
+  for (uint32_t slot = 0; slot < memory_.size(); ++slot) {
+    copying = copying || cache_.state(slot) == ExpertCache::State::kLoading;
+  }
+  if (copying) (void)device_.synchronize(stream_);
   for (std::byte* memory : memory_) device_.free(memory);
 }
 
@@ -102,14 +106,17 @@ void ExpertSlots::hide(Occupant& occupant) {
   occupant.visible = false;
 }
 
+void ExpertSlots::settle() {
+  Status ended = device_.synchronize(stream_);
+  if (told_.ok()) told_ = std::move(ended);
+}
+
 bool ExpertSlots::give_up_one() {
   if (memory_.empty()) return false;
   const auto slot = static_cast<uint32_t>(memory_.size() - 1);
   hide(occupants_[slot]);
   if (cache_.state(slot) == ExpertCache::State::kLoading) {
-    // Whatever became of the copy, it has ended when this returns.  What else failed is for the next step.
-    Status ended = device_.synchronize(stream_);
-    if (told_.ok()) told_ = std::move(ended);
+    settle();
     cache_.failed(slot);
   }
   cache_.resize(slot);
@@ -205,7 +212,10 @@ void ExpertSlots::drop_fetched() {
 Status ExpertSlots::end_step(bool load_misses, bool failed) {
   if (!in_step_) return ok_status();
   in_step_ = false;
-  if (failed) drop_fetched();
+  if (failed) {
+    settle();
+    drop_fetched();
+  }
   fetched_.clear();
   std::array<ExpertCache::Load, kLoadsPerStep> loads;
   const size_t n = cache_.end_step({loads.data(), load_misses ? loads.size() : 0});
@@ -220,8 +230,7 @@ Status ExpertSlots::end_step(bool load_misses, bool failed) {
 
 // Of the first, some pieces may be under way.
 void ExpertSlots::give_up(std::span<const ExpertCache::Load> loads) {
-  Status ended = device_.synchronize(stream_);
-  if (told_.ok()) told_ = std::move(ended);
+  settle();
   for (const ExpertCache::Load& load : loads) {
     hide(occupants_[load.slot]);
     cache_.failed(load.slot);

@@ -97,6 +97,8 @@ class ExpertSlots {
   void show(uint32_t slot);
   void hide(Occupant& occupant);
   void drop_fetched();
+  // Waits until no copy is under way, whatever becomes of them; what failed is for the next step.
+  void settle();
 
   Device& device_;
   const Program& program_;

@@ -151,7 +151,7 @@ double Predictor::transfer_seconds(LinkDirection direction, double bytes) const 
 }
 
 void Predictor::observe_transfer(LinkDirection direction, double bytes, double seconds) {
-  if (!(seconds > 0) || !std::isfinite(seconds)) return;
+  if (!rates_.learns || !(seconds > 0) || !std::isfinite(seconds)) return;
   const double x = std::max(bytes / rates_.link_bytes_per_second, kLeastBound);
   link_[static_cast<size_t>(direction)].observe(x, seconds);
 }

@@ -37,6 +37,7 @@ struct PredictorRates {
   ProcessorRates cpu, device;
   double link_bytes_per_second = 0;  // > 0
   double link_latency_seconds = 0;
+  bool learns = true;  // false: these stay, whatever is observed
 };
 
 // What to begin with.  `cpu_gb_per_s`: measured (profiler/).  What a device does not say is taken from its other rates;

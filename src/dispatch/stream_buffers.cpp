@@ -17,7 +17,6 @@ Result<std::unique_ptr<StreamBuffers>> StreamBuffers::create(Device& device,
 }
 
 StreamBuffers::~StreamBuffers() {
-  (void)device_.synchronize(stream_);
   for (const Buffer& buffer : buffers_) device_.free(buffer.memory);
 }
 

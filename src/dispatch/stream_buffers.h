@@ -19,12 +19,15 @@ class StreamBuffers {
   // Each buffer holds the largest block that is streamed.
   static Result<std::unique_ptr<StreamBuffers>> create(Device& device, const BlockStore& store,
                                                        uint64_t bytes);
+  // Requires: nothing that was submitted is left.
   ~StreamBuffers();
   StreamBuffers(const StreamBuffers&) = delete;
   StreamBuffers& operator=(const StreamBuffers&) = delete;
 
   // Nothing that was submitted is left.
   void begin_step();
+  // After a step of which something failed: waits until no copy is under way.
+  void settle() { (void)device_.synchronize(stream_); }
   // Where the extent will be for what `reader` is given next, until release().
   Result<const std::byte*> acquire(StreamId reader, BlockId block, size_t extent, size_t bytes);
   // What reads it has been submitted.

@@ -26,7 +26,9 @@ Result<int64_t> read_count(const std::string& name, const std::string& text) {
 Result<PlaceFile> read_places(const std::filesystem::path& path) {
   TANDEM_ASSIGN_OR_RETURN(const auto file, ReadFile::open(path));
   if (file->size_bytes() > kMaxPlaceFileBytes) {
-    return corrupt("a place file has at most a megabyte").in_file(path.string());
+    return invalid_argument("a place file has at most " + std::to_string(kMaxPlaceFileBytes) +
+                            " bytes, this one has " + std::to_string(file->size_bytes()))
+        .in_file(path.string());
   }
   std::string text(file->size_bytes(), '\0');
   TANDEM_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(text))));

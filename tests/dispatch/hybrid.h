@@ -55,6 +55,7 @@ inline constexpr int64_t kContext = 192;
 struct ExpertRules {
   bool fetch = false;                                  // all go to the device
   std::optional<PredictorRates> rates = std::nullopt;  // prompts are split by predicted times
+  uint64_t left_out_wait = 0;                          // see CheckedDevice; 0: none
 };
 
 // What evaluates a model with a placement; without a device if that is empty.
@@ -70,7 +71,7 @@ struct Evaluation {
     if (!placement.blocks.empty()) {
       auto made = mirror::create_device(options, *cpu::table_for(cpu::best_isa()));
       EXPECT_THAT(made, is_ok());
-      auto checked_device = check_order(std::move(made).value());
+      auto checked_device = check_order(std::move(made).value(), rules.left_out_wait);
       checked = checked_device.get();
       if (checker != nullptr) *checker = checked;
       device = std::move(checked_device);

@@ -94,8 +94,10 @@ class MirrorDevice final : public Device {
   Status enqueue(Stream& stream, Command command);
   void serve(Stream& stream);  // a stream's thread
   bool blocked(const Command& command) const;
+  bool goes_on() const;
   bool skips(const Stream& stream) const;
-  bool wait_until_free(const Command& command) const;  // false: the device is closing
+  // False: the device is closing.
+  bool wait_until_free(Stream& stream, const Command& command) const;
   void execute(Stream& stream, const Command& command);
   void compute(Stream& stream, const Command& command);
   void pass_copy(Stream& stream, const Command& command);
@@ -155,7 +157,24 @@ MirrorDevice::MirrorDevice(const MirrorOptions& options, const cpu::KernelTable&
   info_.computes = !options.timed;
 }
 
+// Requires: nobody submits, or sets flags, any more.  Then streams that all stand will do so for ever.
+bool MirrorDevice::goes_on() const {
+  const auto n_executed = [this] {
+    uint64_t sum = 0;
+    for (const Stream& stream : streams_) sum += stream.executed.load();
+    return sum;
+  };
+  const uint64_t before = n_executed();
+  for (const Stream& stream : streams_) {
+    if (stream.executed.load() == stream.n_submitted) continue;
+    const WaitWord* const word = stream.stands_at.load();
+    if (word == nullptr || word->reached(stream.stands_for.load())) return true;
+  }
+  return n_executed() != before;
+}
+
 MirrorDevice::~MirrorDevice() {
+  while (threaded() && goes_on()) std::this_thread::sleep_for(kLook / 20);
   closing_ = true;
   for (Stream& stream : streams_) {
     if (!stream.thread.joinable()) continue;
@@ -350,7 +369,7 @@ void MirrorDevice::serve(Stream& stream) {
     stream.submitted.wait(n + 1, kSpin);
     if (closing_ && n == stream.n_submitted) return;
     const Command& command = stream.queue.at(n);
-    if (!wait_until_free(command)) return;
+    if (!wait_until_free(stream, command)) return;
     execute(stream, command);
     if (!stream.submitted.reached(n + 2)) stream.clock.sleep();
     stream.executed.raise(n + 1);
@@ -365,13 +384,17 @@ bool MirrorDevice::blocked(const Command& command) const {
   return command.kind == Command::Kind::kWaitFlag && !flags_[command.index].reached(command.count);
 }
 
-bool MirrorDevice::wait_until_free(const Command& command) const {
+bool MirrorDevice::wait_until_free(Stream& stream, const Command& command) const {
+  if (!blocked(command)) return true;
+  const WaitWord& word =
+      command.kind == Command::Kind::kWait ? events_[command.index].done : flags_[command.index];
+  stream.stands_for = command.count;
+  stream.stands_at = &word;
   while (blocked(command)) {
     if (closing_) return false;
-    const WaitWord& word =
-        command.kind == Command::Kind::kWait ? events_[command.index].done : flags_[command.index];
     word.wait(command.count, options_.timed ? kDeviceSpin : kSpin, kLook);
   }
+  stream.stands_at = nullptr;
   return true;
 }
 
@@ -599,7 +622,8 @@ Status MirrorDevice::begin_capture(StreamId id) {
   TANDEM_RETURN_IF_ERROR(lost());
   Stream& stream = at(id);
   if (stream.capture != nullptr) return invalid_argument("the stream's work is being captured");
-  stream.capture = &graphs_[static_cast<GraphId>(n_graphs_)];
+  stream.captured = static_cast<GraphId>(n_graphs_++);
+  stream.capture = &graphs_[stream.captured];
   return ok_status();
 }
 
@@ -607,7 +631,7 @@ Result<GraphId> MirrorDevice::end_capture(StreamId id) {
   Stream& stream = at(id);
   if (stream.capture == nullptr) return invalid_argument("the stream's work is not captured");
   stream.capture = nullptr;
-  return static_cast<GraphId>(n_graphs_++);
+  return stream.captured;
 }
 
 Status MirrorDevice::replay(StreamId id, GraphId graph, const ReachedMemory& /*reached*/) {

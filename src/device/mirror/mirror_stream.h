@@ -46,9 +46,13 @@ struct Stream {
   uint32_t n_submitted = 0;  // the submitting thread's
   WaitWord submitted, executed;
   std::atomic<uint32_t> skipped{0};  // commands before this one may build on what failed
+  // What its thread waits for; null: nothing.
+  std::atomic<const WaitWord*> stands_at{nullptr};
+  std::atomic<uint32_t> stands_for{0};
   StreamClock clock;
   std::vector<float> scratch;
-  std::vector<Command>* capture = nullptr;
+  std::vector<Command>* capture = nullptr;  // null: what is submitted is done
+  GraphId captured{};                       // the graph's number
   std::thread thread;
 };
 
