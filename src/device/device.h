@@ -3,7 +3,8 @@
 // CUDA module.  CheckedDevice (order_checker.h) wraps either and finds missing waits.
 //
 // Work is submitted to streams.  A stream does its work in the order of submission; different streams, and the host,
-// are ordered by events and flags alone.  Submitting never waits and takes no memory in the steady state.
+// are ordered by events and flags alone.  Submitting takes no memory in
+// the steady state, and waits only where a stream holds info().most_waiting commands that were not begun.
 //
 // Threading: one thread at a time submits (the engine's worker); set_flag, wait_flag, used_bytes and budget_bytes from
 // any thread.
@@ -39,6 +40,7 @@ struct DeviceInfo {
   double link_gb_per_s = 0;   // 0: not known yet
   double memory_gb_per_s = 0;
   bool computes = true;  // false: operations only take time (a timed mirror)
+  uint32_t most_waiting = 0;  // commands that a stream takes before it goes on; 0: any number
 };
 
 // Bytes that an operation reads or writes, in device or host memory.

@@ -9,6 +9,8 @@
 namespace tandem {
 namespace {
 
+// Of one task on the stream: waits, tables of experts, itself, what it raises.
+constexpr uint32_t kMostCommands = 8;
 constexpr uint32_t kAllProgress = INT32_MAX;  // more than any lane has tasks
 
 bool uses_experts(const Op& op) {
@@ -232,31 +234,37 @@ Status DeviceLane::submit(const Work& work) {
   if (work.schedule->device.empty()) return ok_status();
   device_.reset_flags();
   submitted_ = true;
-  failed_ = true;  // until all of it is submitted
   reached_ = 0;
+  n_submitted_ = 0;
   n_tasks_ = static_cast<uint32_t>(work.schedule->device.size());
+  work_ = work;
+  Status first = submit_first();
+  failed_ = !first.ok();
+  return first;
+}
+
+Status DeviceLane::submit_first() {
   if (streamed_ != nullptr) streamed_->begin_step();
   if (slots_ != nullptr) {
     TANDEM_RETURN_IF_ERROR(slots_->begin_step(kv_pool_->missing_bytes()));
     // The tables of layers that choose are uploaded once they have chosen.
-    TANDEM_RETURN_IF_ERROR(tables_->upload_changes(stream_, work.schedule->choosing));
+    TANDEM_RETURN_IF_ERROR(tables_->upload_changes(stream_, work_.schedule->choosing));
   }
-  TANDEM_RETURN_IF_ERROR(upload_input(work));
-  const bool captured = work.repeats && can_capture_ && streamed_ == nullptr;
-  TANDEM_RETURN_IF_ERROR(captured ? submit_graph(work) : submit_tasks(work));
-  failed_ = false;
-  return ok_status();
+  TANDEM_RETURN_IF_ERROR(upload_input(work_));
+  const bool captured = work_.repeats && can_capture_ && streamed_ == nullptr;
+  return captured ? submit_graph() : submit_until(0);
 }
 
 // A device that cannot capture what a step needs goes on without; what else goes wrong is told, and tried again in the
 // next step.
-Status DeviceLane::submit_graph(const Work& work) {
-  const Result<GraphId> graph = graph_of(work);
+Status DeviceLane::submit_graph() {
+  const Result<GraphId> graph = graph_of(work_);
   if (!graph.ok()) {
     if (graph.status().code() != Code::kUnsupported) return graph.status();
     can_capture_ = false;
-    return submit_tasks(work);
+    return submit_until(0);
   }
+  n_submitted_ = n_tasks_;
   const auto slots = slots_ != nullptr ? slots_->readable() : std::span<const MemoryRange>();
   return device_.replay(stream_, *graph, {pages_, slots});
 }
@@ -268,7 +276,8 @@ Result<GraphId> DeviceLane::graph_of(const Work& work) {
   }
   TANDEM_RETURN_IF_ERROR(device_.begin_capture(stream_));
   capturing_ = true;
-  Status submitted = submit_tasks(work);
+  Status submitted;
+  for (uint32_t i = 0; i < n_tasks_ && submitted.ok(); ++i) submitted = submit_numbered(i);
   capturing_ = false;
   Result<GraphId> graph = device_.end_capture(stream_);
   if (submitted.ok() && graph.ok()) graphs_.push_back({work.schedule, kv_type, *graph});
@@ -290,20 +299,32 @@ std::span<const MemoryRange> DeviceLane::matrices(const Work& work, const Op& op
   return chosen ? slots_->readable() : tables_->matrices(op.weight);
 }
 
-Status DeviceLane::submit_tasks(const Work& work) {
-  arriving_layer_ = -1;
-  const std::vector<DeviceTask>& tasks = work.schedule->device;
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    if (tasks[i].wait > 0) {
-      TANDEM_RETURN_IF_ERROR(device_.stream_wait_flag(stream_, cpu_progress_, tasks[i].wait));
-    }
-    TANDEM_RETURN_IF_ERROR(submit_task(work, tasks[i]));
-    if (tasks[i].announce) {
-      TANDEM_RETURN_IF_ERROR(
-          device_.stream_set_flag(stream_, device_progress_, static_cast<uint32_t>(i + 1)));
-    }
+// Of the tasks that the stream is known to be through, only the CPU's waits tell.
+bool DeviceLane::has_room() const {
+  const uint32_t most = device_.info().most_waiting;
+  return most == 0 || (n_submitted_ - reached_ + 1) * kMostCommands <= most;
+}
+
+// Where that waits, because the stream is full, it waits for the stream alone: the CPU has done all that tasks before `end`
+// need.
+Status DeviceLane::submit_until(uint32_t end) {
+  while (n_submitted_ < n_tasks_ && (n_submitted_ < end || has_room())) {
+    Status submitted = submit_numbered(n_submitted_);
+    failed_ = failed_ || !submitted.ok();
+    TANDEM_RETURN_IF_ERROR(std::move(submitted));
+    ++n_submitted_;
   }
   return ok_status();
+}
+
+Status DeviceLane::submit_numbered(uint32_t i) {
+  if (i == 0) arriving_layer_ = -1;
+  const DeviceTask& task = work_.schedule->device[i];
+  if (task.wait > 0) {
+    TANDEM_RETURN_IF_ERROR(device_.stream_wait_flag(stream_, cpu_progress_, task.wait));
+  }
+  TANDEM_RETURN_IF_ERROR(submit_task(work_, task));
+  return task.announce ? device_.stream_set_flag(stream_, device_progress_, i + 1) : ok_status();
 }
 
 Status DeviceLane::submit_task(const Work& work, const DeviceTask& task) {
@@ -397,10 +418,12 @@ Status DeviceLane::launch_streamed(const Operation& operation, const Weight& wei
 }
 
 Status DeviceLane::wait(uint32_t progress, const CancelFlag& cancel) {
+  TANDEM_RETURN_IF_ERROR(submit_until(progress));
   Status waited = device_.wait_flag(device_progress_, progress, cancel);
-  if (waited.ok()) reached_ = progress;
   failed_ = failed_ || (!waited.ok() && waited.code() != Code::kCancelled);
-  return waited;
+  TANDEM_RETURN_IF_ERROR(std::move(waited));
+  reached_ = progress;
+  return submit_until(0);
 }
 
 Status DeviceLane::finish() {

@@ -91,10 +91,18 @@ class DeviceLane {
     bool repeats =
         false;  // the same again and again, but for what memory holds: is captured and replayed
   };
-  // Submits a step's tasks.  The device begins at once and waits where the schedule says so.
+  // Submits a step's tasks, as many as the device's stream takes.  The device begins at once and waits where the schedule
+  // says so.
   Status submit(const Work& work);
-  // Waits until this many tasks of the device are done, or until cancelled.
+  // Waits until this many tasks of the device are done, or until cancelled; then submits as many more as the stream takes
+  // behind them.
   Status wait(uint32_t progress, const CancelFlag& cancel);
+  // The CPU's tasks are done: submits the rest.
+  Status submit_rest() { return submitted_ ? submit_until(n_tasks_) : ok_status(); }
+  // No more tasks are submitted in this step.
+  void submit_no_more() { n_tasks_ = n_submitted_; }
+  // Tasks of the device that have been submitted in this step.
+  uint32_t n_submitted() const { return n_submitted_; }
   // The CPU has done this many tasks.
   void announce(uint32_t progress) { device_.set_flag(cpu_progress_, progress); }
   // Layers [L] where choose_experts() may be called with `choose`; empty: none.
@@ -123,10 +131,14 @@ class DeviceLane {
   Status load_weights(const Placement& placement, const BlockStore& store, const Loading& loading);
   Status make_experts(const Placement& placement, const BlockStore& store);
   Status upload_input(const Work& work);
-  Status submit_tasks(const Work& work);
+  // Up to this task at least, and further as far as the stream has room.
+  Status submit_until(uint32_t end);
+  bool has_room() const;
+  Status submit_first();
+  Status submit_numbered(uint32_t i);
   Status submit_task(const Work& work, const DeviceTask& task);
   // The tasks as a graph that is made the first time.
-  Status submit_graph(const Work& work);
+  Status submit_graph();
   Result<GraphId> graph_of(const Work& work);
   // What operations reach through the tables of pages and experts; captured ones are told when they are replayed.
   std::span<const MemoryRange> pages() const;
@@ -168,12 +180,14 @@ class DeviceLane {
   };
   std::vector<Captured> graphs_;
   bool can_capture_ = true, capturing_ = false;
-  Status fetches_;  // why the copies of a step that was given up failed
+  Status fetches_;       // why the copies of a step that was given up failed
   bool loaded_ = false;  // allocate() went well
   bool submitted_ = false;
-  bool failed_ = false;   // something of the step
-  uint32_t n_tasks_ = 0;  // of the device in the step that was submitted
-  uint32_t reached_ = 0;  // of which the CPU has waited for so many
+  bool failed_ = false;       // something of the step
+  Work work_;                 // of the step that is submitted
+  uint32_t n_tasks_ = 0;      // of the device in it
+  uint32_t n_submitted_ = 0;  // of these
+  uint32_t reached_ = 0;      // of which the CPU has waited for so many
 };
 
 }  // namespace tandem

@@ -374,7 +374,11 @@ void Executor::Walk::run_lanes() {
   n_tasks_done = 0;
   if (submitted && !schedule->cpu.empty()) team.run(run_tasks, this);
   if (lane != nullptr) {
-    if (submitted && n_tasks_done < schedule->cpu.size()) abandon(n_tasks_done);
+    if (submitted && n_tasks_done < schedule->cpu.size()) {
+      abandon(n_tasks_done);
+    } else if (submitted) {
+      lane_status = lane->submit_rest();
+    }
     Status finished = lane->finish();
     if (lane_status.ok()) lane_status = std::move(choose_status);
     if (lane_status.ok()) lane_status = std::move(finished);
@@ -391,8 +395,10 @@ void Executor::Walk::run_lanes() {
 // are kept, for places are shared.
 void Executor::Walk::abandon(uint32_t first_task) {
   lane->end_choices();
+  lane->submit_no_more();
   for (uint32_t t = first_task; t < schedule->cpu.size(); ++t) {
     const CpuTask& task = schedule->cpu[t];
+    if (task.wait > lane->n_submitted()) return;  // nor does the device need what follows
     if (task.wait > 0 && !lane->wait(task.wait, or_never(nullptr)).ok()) return;
     const Step& step = batch->lowered.steps[task.step];
     declare(step);

@@ -77,6 +77,65 @@ TEST_P(MirrorOrders, AReplayedGraphDoesItsWorkAgain) {
   device->free_host(host);
 }
 
+TEST_P(MirrorOrders, StreamsThatAreCapturedAtOnceGiveAGraphEach) {
+  const auto device = make(options());
+  const StreamId a = *device->create_stream("a"), b = *device->create_stream("b");
+  std::byte* const host = *device->allocate_host(64);
+  std::byte* const there = *device->allocate(64, "test");
+  ASSERT_THAT(device->begin_capture(a), is_ok());
+  ASSERT_THAT(device->begin_capture(b), is_ok());
+  ASSERT_THAT(device->fill(a, there, 1, 64), is_ok());
+  ASSERT_THAT(device->fill(b, there, 2, 32), is_ok());
+  const auto of_b = device->end_capture(b), of_a = device->end_capture(a);
+  ASSERT_THAT(of_a, is_ok());
+  ASSERT_THAT(of_b, is_ok());
+  ASSERT_THAT(device->replay(a, *of_a), is_ok());
+  ASSERT_THAT(device->replay(a, *of_b), is_ok());
+  ASSERT_THAT(device->copy(a, host, there, 64), is_ok());
+  ASSERT_THAT(device->synchronize(), is_ok());
+  EXPECT_EQ(std::byte{2}, host[31]);
+  EXPECT_EQ(std::byte{1}, host[32]);
+  device->free(there);
+  device->free_host(host);
+}
+
+TEST_P(MirrorOrders, WhatWasSubmittedIsDoneBeforeTheDeviceEnds) {
+  std::vector<std::byte> memory(64);
+  auto device = make(options());
+  const StreamId a = *device->create_stream("a"), b = *device->create_stream("b");
+  const StreamId stuck = *device->create_stream("stuck");
+  const EventId filled = *device->create_event();
+  std::byte* const there = *device->allocate(64, "test");
+  ASSERT_THAT(device->stream_wait_flag(stuck, *device->create_flag(), 1), is_ok());
+  for (int i = 0; i < 500; ++i) ASSERT_THAT(device->fill(a, there, 7, 64), is_ok());
+  ASSERT_THAT(device->record(a, filled), is_ok());
+  ASSERT_THAT(device->wait(b, filled), is_ok());
+  ASSERT_THAT(device->copy(b, memory.data(), there, 64), is_ok());
+  device.reset();
+  EXPECT_EQ(std::vector(64, std::byte{7}), memory);
+}
+
+// As cards do: whoever submits more waits, and for ever if the stream does.
+TEST_P(MirrorOrders, AStreamOfSomeDepthTakesNoMoreBeforeItGoesOn) {
+  MirrorOptions shallow = options();
+  shallow.depth = 8;
+  const auto device = make(shallow);
+  EXPECT_EQ(8u, device->info().most_waiting);
+  const StreamId stream = *device->create_stream("a");
+  const FlagId flag = *device->create_flag();
+  std::byte* const there = *device->allocate(64, "test");
+  for (int i = 0; i < 100; ++i) ASSERT_THAT(device->fill(stream, there, 1, 64), is_ok());
+  ASSERT_THAT(device->synchronize(), is_ok());
+  ASSERT_THAT(device->stream_wait_flag(stream, flag, 1), is_ok());
+  for (int i = 0; i < 7; ++i) ASSERT_THAT(device->fill(stream, there, 1, 64), is_ok());
+  EXPECT_THAT(device->fill(stream, there, 1, 64),
+              fails_with(Code::kDevice, HasSubstr("8 commands")));
+  device->set_flag(flag, 1);
+  EXPECT_THAT(device->fill(stream, there, 1, 64), is_ok());
+  EXPECT_THAT(device->synchronize(), is_ok());
+  device->free(there);
+}
+
 TEST_P(MirrorOrders, AFailedCopyIsToldByTheNextWaitAndByNoneAfterIt) {
   MirrorOptions faulty = options();
   faulty.faults.copy = 2;

@@ -152,6 +152,20 @@ TEST_F(OrderCheckerTest, FreedMemoryMayNotBeUsedOrBeInUse) {
   EXPECT_THAT(again.check(), is_ok());
 }
 
+TEST_F(OrderCheckerTest, MemoryEndsWhereItsAllocationDoes) {
+  const auto used = [this](size_t begin, size_t end) {
+    OrderChecker checker;
+    checker.allocated(memory_.data() + 64, 64);
+    checker.submit(kA, writes("norm", bytes(begin, end - begin)));
+    return checker.check();
+  };
+  EXPECT_THAT(used(64, 128), is_ok());
+  EXPECT_THAT(used(64, 129), fails_with(Code::kInternal, HasSubstr("reaches beyond")));
+  EXPECT_THAT(used(63, 65), fails_with(Code::kInternal, HasSubstr("reaches beyond")));
+  EXPECT_THAT(used(0, 256), fails_with(Code::kInternal, HasSubstr("reaches beyond")));
+  EXPECT_THAT(used(0, 64), is_ok()) << "memory of others";
+}
+
 TEST_F(OrderCheckerTest, AWaitForWhatIsNeverSetIsFoundAtTheEnd) {
   checker_.submit(kA, flag(Kind::kWaitFlag, 0, 2));
   checker_.host_set_flag(0, 1);

@@ -45,6 +45,37 @@ TEST_P(HybridTest, AnyPlacementGivesTheBitsOfTheCpu) {
   }
 }
 
+// A step of many layers is more than a card's stream takes before the CPU has done its part.
+TEST_P(HybridTest, AStepThatFillsTheStreamGivesTheBitsOfTheCpu) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    MirrorOptions options;
+    options.poison = true;
+    options.depth = 16;
+    options.order = seed % 3 == 0 ? Order::kThreads : seed % 3 == 1 ? Order::kLazy : Order::kRandom;
+    options.seed = seed;
+    EXPECT_EQ(expected_, Evaluation(model_, random_placement(model_, seed), options).run())
+        << "seed " << seed;
+  }
+}
+
+TEST_P(HybridTest, AStepThatFillsTheStreamCanBeCancelled) {
+  for (int64_t share = 0; share < 8; ++share) {
+    MirrorOptions options;
+    options.poison = true;
+    options.depth = 16;
+    options.order = share % 2 == 0 ? Order::kThreads : Order::kLazy;
+    Evaluation evaluation(model_, random_placement(model_, 3), options);
+    CancelFlag cancel;
+    const Executor::ShareCallback stop = [&](double done) {
+      if (done * 8 >= static_cast<double>(share)) cancel.cancel();
+    };
+    const std::vector<int32_t> ids(16, 5);
+    EXPECT_THAT(evaluation.executor->forward(ids, *evaluation.sequence, true, cancel, &stop),
+                testing::fails_with(Code::kCancelled, ::testing::HasSubstr("cancelled")));
+    EXPECT_EQ(expected_, evaluation.run());
+  }
+}
+
 class ExpertCacheTest : public ::testing::TestWithParam<const char*> {
  protected:
   Model model_{GetParam()};

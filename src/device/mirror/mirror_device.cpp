@@ -34,6 +34,7 @@ constexpr auto kSpin = std::chrono::microseconds(30);
 // A timed mirror shows how lanes overlap: a card sees a flag at once, not after a thread has woken up.
 constexpr auto kTimedSpin = std::chrono::microseconds(300), kDeviceSpin = kTimedSpin * 20;
 constexpr auto kLook = std::chrono::milliseconds(2);  // how often a sleeper looks for the end
+constexpr auto kPatience = std::chrono::seconds(1);
 constexpr uint8_t kPoison = 0xFB;  // as floats, weights and ids: large negative numbers
 
 class MirrorDevice final : public Device {
@@ -91,6 +92,7 @@ class MirrorDevice final : public Device {
   Status lost() const;
 
   Status submit(StreamId id, Command command);
+  Status make_room(const Stream& stream);
   Status enqueue(Stream& stream, Command command);
   void serve(Stream& stream);  // a stream's thread
   bool blocked(const Command& command) const;
@@ -155,6 +157,7 @@ MirrorDevice::MirrorDevice(const MirrorOptions& options, const cpu::KernelTable&
   info_.memory_bytes = options.memory_bytes;
   info_.link_gb_per_s = options.link_gb_per_s;
   info_.computes = !options.timed;
+  info_.most_waiting = static_cast<uint32_t>(std::min<uint64_t>(options.depth, UINT32_MAX));
 }
 
 // Requires: nobody submits, or sets flags, any more.  Then streams that all stand will do so for ever.
@@ -342,7 +345,20 @@ Status MirrorDevice::submit(StreamId id, Command command) {
     stream.capture->push_back(command);
     return ok_status();
   }
+  TANDEM_RETURN_IF_ERROR(make_room(stream));
   return enqueue(stream, command);
+}
+
+Status MirrorDevice::make_room(const Stream& stream) {
+  if (info_.most_waiting == 0 || stream.n_submitted < info_.most_waiting) return ok_status();
+  const uint32_t n_done = stream.n_submitted - info_.most_waiting + 1;
+  const bool has_room = threaded()
+                            ? stream.executed.wait(n_done, kSpin, kPatience)
+                            : run_until([&] { return stream.executed.reached(n_done); }).ok();
+  if (has_room) return ok_status();
+  return Status(Code::kDevice, "stream " + stream.name + " of the mirror device holds " +
+                                   std::to_string(info_.most_waiting) +
+                                   " commands and does not go on: a card would wait for ever");
 }
 
 Status MirrorDevice::enqueue(Stream& stream, Command command) {

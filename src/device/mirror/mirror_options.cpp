@@ -118,14 +118,16 @@ Status read_field(std::string_view name, std::string_view value, MirrorOptions& 
   if (name == "timed") return read_timed(value, options);
   if (name == "link") return read_link(value, options);
   if (name == "latency") return read_latency(value, options);
+  if (name == "depth") return read_count(name, value, options.depth);
   if (name == "fail-allocation") return read_count(name, value, options.faults.allocation);
   if (name == "fail-copy") return read_count(name, value, options.faults.copy);
   if (name == "fail-operation") return read_count(name, value, options.faults.operation);
   if (name == "refuse") return read_count(name, value, options.faults.submission);
   if (name == "lost-after") return read_count(name, value, options.faults.lost_after_commands);
-  return invalid_argument("mirror device: '" + std::string(name.substr(0, 64)) +
-                          "' is no option, expected vram, link, latency, timed, order, poison, "
-                          "fail-allocation, fail-copy, fail-operation, refuse or lost-after");
+  return invalid_argument(
+      "mirror device: '" + std::string(name.substr(0, 64)) +
+      "' is no option, expected vram, link, latency, timed, order, depth, poison, "
+      "fail-allocation, fail-copy, fail-operation, refuse or lost-after");
 }
 
 // What stands between two commas.

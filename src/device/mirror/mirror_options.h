@@ -51,11 +51,14 @@ struct MirrorOptions {
   Profile profile;
   Order order = Order::kThreads;
   uint64_t seed = 0;    // kRandom
+  // Commands that a stream takes before it goes on, as cards take some thousand; 0: any number.  Who submits more waits a
+  // second for it, then is refused: a card would let him wait for ever.
+  uint64_t depth = 0;
   bool poison = false;  // memory is overwritten when it is given and when it is taken back
   Faults faults;
 };
 
-// "vram=4GiB,link=12GB/s,latency=10us,timed=FILE,order=threads|lazy|random:SEED,poison", and for tests
+// "vram=4GiB,link=12GB/s,latency=10us,timed=FILE,order=threads|lazy|random:SEED,depth=N,poison", and for tests
 // "fail-allocation=N,fail-copy=N,fail-operation=N,refuse=N,lost-after=N"; every part may be left out, none given twice.
 Result<MirrorOptions> parse_mirror_options(std::string_view text);
 
