@@ -20,6 +20,12 @@ struct LaunchTarget {
   uint32_t blocks = 1;  // that fill the card with row-wise work
 };
 
+// Loads every kernel.  CUDA loads a kernel when it is first launched, which waits for whatever the card has to do, and that
+// may wait for the host.
+Status load_kernels();
+Status load_products();
+Status load_row_wise();
+
 Status launch_operation(const LaunchTarget& target, const Operation& operation);
 // Its two halves, compiled apart.
 Status launch_product(const LaunchTarget& target, const Operation& operation);

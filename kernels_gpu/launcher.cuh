@@ -26,4 +26,16 @@ struct CardLauncher {
   }
 };
 
+// Loads kernels instead of running them.
+struct Loader {
+  uint32_t blocks() const { return 1; }
+
+  template <typename Kernel>
+  Status run(Grid, const Arguments&) const {
+    cudaFuncAttributes attributes;
+    return status_from_cuda(cudaFuncGetAttributes(&attributes, run_kernel<Kernel>),
+                            "loading a kernel");
+  }
+};
+
 }  // namespace tandem::gpu

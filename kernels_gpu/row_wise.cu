@@ -22,6 +22,20 @@ Status launch_row_wise(const LaunchTarget& target, const Operation& operation) {
   return select_row_wise(CardLauncher{target}, Arguments{operation, *operation.constants});
 }
 
+Status load_row_wise() {
+  cudaFuncAttributes attributes;
+  TANDEM_RETURN_IF_ERROR(
+      status_from_cuda(cudaFuncGetAttributes(&attributes, set_flag), "loading a kernel"));
+  TANDEM_RETURN_IF_ERROR(
+      status_from_cuda(cudaFuncGetAttributes(&attributes, wait_flag), "loading a kernel"));
+  return select_all_row_wise(Loader{});
+}
+
+Status load_kernels() {
+  TANDEM_RETURN_IF_ERROR(load_products());
+  return load_row_wise();
+}
+
 Status launch_operation(const LaunchTarget& target, const Operation& operation) {
   TANDEM_RETURN_IF_ERROR(check_operation(Arguments{operation, *operation.constants}));
   return is_product(operation) ? launch_product(target, operation)

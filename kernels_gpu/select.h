@@ -29,6 +29,10 @@ struct Grid {
   uint32_t x = 1, y = 1;
 };
 
+inline bool is_product(const Operation& op) {
+  return op.kind == OpKind::kMatmul || op.kind == OpKind::kExpertMatmul;
+}
+
 // What the kernels do not take, before anything is launched.
 inline Status check_operation(const Arguments& a) {
   const Operation& op = a.op;
@@ -128,8 +132,31 @@ Status select_row_wise(const Launcher& launcher, const Arguments& a) {
   return internal_error("an operation that no kernel was chosen for");
 }
 
-inline bool is_product(const Operation& op) {
-  return op.kind == OpKind::kMatmul || op.kind == OpKind::kExpertMatmul;
+// Every kernel once, so that a launcher may prepare it.
+template <typename Launcher>
+Status select_all_products(const Launcher& launcher) {
+  const OperationConstants constants;
+  Operation op;
+  for (const OpKind kind : {OpKind::kMatmul, OpKind::kExpertMatmul}) {
+    for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ8_0,
+                             DType::kQ4_K, DType::kQ6_K}) {
+      op.kind = kind;
+      op.weight_type = type;
+      TANDEM_RETURN_IF_ERROR(select_product(launcher, Arguments{op, constants}));
+    }
+  }
+  return ok_status();
 }
 
+template <typename Launcher>
+Status select_all_row_wise(const Launcher& launcher) {
+  const OperationConstants constants;
+  Operation op;
+  for (int i = 0; i < kNumOpKinds; ++i) {
+    op.kind = static_cast<OpKind>(i);
+    if (is_product(op) || op.kind == OpKind::kMergePages) continue;
+    TANDEM_RETURN_IF_ERROR(select_row_wise(launcher, Arguments{op, constants}));
+  }
+  return ok_status();
+}
 }  // namespace tandem::gpu

@@ -46,12 +46,23 @@ class Checked final : public CheckedDevice {
     checker_.freed(memory);
     device_->free_host(memory);
   }
+  Status pin(const std::byte* memory, size_t bytes) override {
+    Status status = device_->pin(memory, bytes);
+    if (status.ok()) checker_.pinned(memory, bytes);
+    return status;
+  }
+  void unpin(const std::byte* memory) override {
+    checker_.unpinned(memory);
+    device_->unpin(memory);
+  }
 
   Result<StreamId> create_stream(std::string_view name) override {
     return device_->create_stream(name);
   }
   Result<EventId> create_event() override { return device_->create_event(); }
   Status copy(StreamId stream, std::byte* to, const std::byte* from, size_t bytes) override {
+    const bool captured = capturing_.contains(stream);
+    checker_.submit_copy(stream, {from, bytes}, {to, bytes}, captured);
     add(stream, {Kind::kAccess, {"a copy", -1}, 0, 0, {{from, bytes}}, {{to, bytes}}});
     return device_->copy(stream, to, from, bytes);
   }
@@ -170,6 +181,7 @@ class Checked final : public CheckedDevice {
   }
 
   Status set_observer(DeviceObserver* observer) override { return device_->set_observer(observer); }
+  void tell_observer() override { device_->tell_observer(); }
 
   Status check(bool at_end) override { return checker_.check(at_end); }
   uint64_t n_waits() const override { return n_waits_; }

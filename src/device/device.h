@@ -39,7 +39,7 @@ struct DeviceInfo {
   uint64_t memory_bytes = 0;  // that the device has
   double link_gb_per_s = 0;   // 0: not known yet
   double memory_gb_per_s = 0;
-  bool computes = true;  // false: operations only take time (a timed mirror)
+  bool computes = true;       // false: operations only take time (a timed mirror)
   uint32_t most_waiting = 0;  // commands that a stream takes before it goes on; 0: any number
 };
 
@@ -63,6 +63,7 @@ struct DeviceActivity {
     kCopyDown,    // device to host
     kCopyWithin,  // neither crosses the link
     kFill,
+    kGraph,   // a replay, where what stands in graphs is not measured one by one
     kSignal,  // from when the work before a flag or event was over until the flag was raised
   };
   Kind kind = Kind::kOperation;
@@ -70,13 +71,13 @@ struct DeviceActivity {
   int32_t operation = -1;  // Operation::index
   int32_t layer = -1;
   std::string_view name;  // operation_name(), or a literal
-  int64_t rows = 0;       // that an operation computed; 0: not known
+  int64_t rows = -1;      // that an operation computed; -1: not known
   uint64_t bytes = 0;     // copied, or of the weights that an operation read; 0: not known
   int64_t begin_ns = 0, end_ns = 0;  // of base/clock.h, since its epoch
 };
 
-// Told of each activity when it is over: on the device's own threads, one call at a time, after what it names and before
-// the stream goes on.  Must return quickly and not call the device.
+// Told of each activity when it is over, one call at a time, by Device::tell_observer() at the latest; on threads of the
+// device before the stream goes on, or in tell_observer().  Must return quickly and not call the device.
 class DeviceObserver {
  public:
   virtual ~DeviceObserver() = default;
@@ -101,10 +102,16 @@ class Device {
   virtual Result<std::byte*> allocate_host(size_t bytes) = 0;
   virtual void free_host(std::byte* memory) = 0;
 
+  // Host memory of others, page-locked until unpin(): copies of it are then as asynchronous as those of allocate_host()'s.
+  // Requires: not pinned already, nor any part of it.  Takes time: it is for weights, once.
+  virtual Status pin(const std::byte* memory, size_t bytes) = 0;
+  virtual void unpin(const std::byte* memory) = 0;
+
   // ---- submission ----
   virtual Result<StreamId> create_stream(std::string_view name) = 0;
   virtual Result<EventId> create_event() = 0;
-  // Between any two of device memory and memory from allocate_host.
+  // Between any two of device memory and host memory.  Of the host's, what is neither from allocate_host() nor pinned may
+  // be copied while this waits, and only behind all work that the stream has: that must not wait for the caller.
   virtual Status copy(StreamId stream, std::byte* to, const std::byte* from, size_t bytes) = 0;
   virtual Status fill(StreamId stream, std::byte* to, uint8_t value, size_t bytes) = 0;
   // Reads and writes what operands_of() (operation_ranges.h) says, and reads `also_reads`: what is reached through
@@ -153,11 +160,9 @@ class Device {
 
   // From now on tells the observer, which must live until another or null is set; without one nothing is measured.  Of one
   // stream the times follow each other.  Requires: no submitted work is left.
-  // kUnsupported where a backend does not measure: the CUDA module does not yet.
-  virtual Status set_observer(DeviceObserver* observer) {
-    (void)observer;
-    return unsupported("this device does not measure what its work takes");
-  }
+  virtual Status set_observer(DeviceObserver* observer) = 0;
+  // Whoever waited for work calls it before he looks at what it took.
+  virtual void tell_observer() {}
 };
 
 }  // namespace tandem

@@ -15,7 +15,7 @@
 namespace tandem {
 
 // Grows with every change of Device, Operation, StepInput, Status or the structs here.
-inline constexpr uint32_t kDeviceModuleAbi = 4;
+inline constexpr uint32_t kDeviceModuleAbi = 5;
 inline constexpr const char* kDeviceModuleEntry = "tandem_device_module";
 
 struct DeviceModuleRequest {

@@ -16,6 +16,14 @@ std::string text_of(const OrderChecker::Name& name) {
   return text;
 }
 
+using Memory = std::map<const std::byte*, size_t>;
+
+// The last that begins before `at`, or null.
+const Memory::value_type* last_before(const Memory& memory, const std::byte* at) {
+  const auto after = memory.lower_bound(at);
+  return after == memory.begin() ? nullptr : &*std::prev(after);
+}
+
 }  // namespace
 
 const OrderChecker::Clock& OrderChecker::Event::clock_of(uint64_t record) const {
@@ -77,17 +85,42 @@ void OrderChecker::freed(const std::byte* memory) {
   live_.erase(found);
 }
 
-// The newest allocation that begins before `at`, or null.
-const std::pair<const std::byte* const, size_t>* OrderChecker::live_before(
-    const std::byte* at) const {
-  const auto after = live_.lower_bound(at);
-  return after == live_.begin() ? nullptr : &*std::prev(after);
+void OrderChecker::pinned(const std::byte* memory, size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  pinned_[memory] = bytes;
+}
+
+void OrderChecker::unpinned(const std::byte* memory) {
+  const std::lock_guard lock(mutex_);
+  pinned_.erase(memory);
+}
+
+bool OrderChecker::is_locked(const MemoryRange& range) const {
+  const std::byte* const end = range.begin + range.bytes;
+  const auto holds = [&](const std::pair<const std::byte* const, size_t>* memory) {
+    return memory != nullptr && memory->first <= range.begin &&
+           end <= memory->first + memory->second;
+  };
+  return holds(last_before(live_, end)) || holds(last_before(pinned_, end));
+}
+
+void OrderChecker::submit_copy(StreamId id, const MemoryRange& from, const MemoryRange& to,
+                               bool captured) {
+  const std::lock_guard lock(mutex_);
+  if (from.bytes == 0 || (is_locked(from) && is_locked(to))) return;
+  advance();
+  if (captured || !stream(id).queue.empty()) {
+    report("a copy of memory that is not page-locked " +
+           std::string(captured ? "is captured"
+                                : "waits for all that " + lane_name(static_cast<uint32_t>(id) + 1) +
+                                      " waits for, and the host with it"));
+  }
 }
 
 // Of the host's other memory nothing is known.
 void OrderChecker::check_allocated(const MemoryRange& range, const Name& name) {
   const std::byte* const end = range.begin + range.bytes;
-  const auto* live = range.bytes == 0 ? nullptr : live_before(end);
+  const auto* live = range.bytes == 0 ? nullptr : last_before(live_, end);
   if (live != nullptr && range.begin < live->first + live->second) {
     const bool inside = live->first <= range.begin && end <= live->first + live->second;
     if (!inside) report(text_of(name) + " reaches beyond the memory that was allocated");

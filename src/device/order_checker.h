@@ -20,7 +20,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "device/device.h"
@@ -45,6 +44,12 @@ class OrderChecker {
 
   void allocated(const std::byte* memory, size_t bytes);
   void freed(const std::byte* memory);
+  // Host memory of others that is page-locked.
+  void pinned(const std::byte* memory, size_t bytes);
+  void unpinned(const std::byte* memory);
+  // A copy is about to be submitted: one that a card may do while the host waits must find the stream with nothing left
+  // that waits, and must not be captured.
+  void submit_copy(StreamId stream, const MemoryRange& from, const MemoryRange& to, bool captured);
   void submit(StreamId stream, Command command);
   void host_access(std::span<const MemoryRange> reads, std::span<const MemoryRange> writes,
                    Name name);
@@ -102,7 +107,7 @@ class OrderChecker {
   void touch(uint32_t id, const MemoryRange& range, bool writes, const Name& name);
   void touch_segment(Segment& segment, const Epoch& epoch, bool writes, const Clock& clock);
   void split(const std::byte* at);
-  const std::pair<const std::byte* const, size_t>* live_before(const std::byte* at) const;
+  bool is_locked(const MemoryRange& range) const;
   void check_allocated(const MemoryRange& range, const Name& name);
   const Set* find_set(uint32_t flag, uint32_t value) const;
   void report(std::string finding);
@@ -113,7 +118,8 @@ class OrderChecker {
   std::map<uint32_t, Event> events_;
   std::map<uint32_t, std::vector<Set>> flags_;  // values rise
   std::map<const std::byte*, Segment> segments_;
-  std::map<const std::byte*, size_t> live_, dead_;  // device memory
+  std::map<const std::byte*, size_t> live_, dead_;  // of the device, and of the host from it
+  std::map<const std::byte*, size_t> pinned_;
   std::vector<std::string> findings_;
   uint64_t n_findings_ = 0;
 };

@@ -51,6 +51,7 @@ DeviceLane::~DeviceLane() {
   slots_.reset();
   for (const Captured& captured : graphs_) device_.free_graph(captured.graph);
   for (std::byte* memory : allocated_) device_.free(memory);
+  if (pinned_ != nullptr) device_.unpin(pinned_);
   device_.free_host(host_input_);
 }
 
@@ -82,11 +83,22 @@ Status DeviceLane::allocate(const Placement& placement, const BlockStore& store,
   TANDEM_ASSIGN_OR_RETURN(streamed_,
                           StreamBuffers::create(device_, store, placement.stream_buffer_bytes));
   for (const BlockPlace& place : placement.blocks) is_streamed_.push_back(place.streamed());
+  TANDEM_RETURN_IF_ERROR(pin_weights(placement, store));
   TANDEM_RETURN_IF_ERROR(load_weights(placement, store, loading));
   TANDEM_RETURN_IF_ERROR(make_experts(placement, store));
   TANDEM_RETURN_IF_ERROR(device_.synchronize(stream_));  // tells what went wrong
   loaded_ = true;
   return ok_status();
+}
+
+// Weights that cross the link beside steps.  Copies to slots are submitted to a stream of their own, that waits for nobody:
+// not asynchronous, they are slow and no more.
+Status DeviceLane::pin_weights(const Placement& placement, const BlockStore& store) {
+  const bool streams = streamed_ != nullptr;
+  if (!streams && placement.n_expert_slots == 0) return ok_status();
+  Status pinned = device_.pin(store.begin(), store.total_bytes());
+  if (pinned.ok()) pinned_ = store.begin();
+  return streams ? pinned : ok_status();
 }
 
 std::vector<BlockId> DeviceLane::blocks_to_load(const Placement& placement) const {

@@ -128,6 +128,7 @@ class DeviceLane {
                   const Loading& loading);
   std::vector<BlockId> blocks_to_load(const Placement& placement) const;
   Status load_block(BlockId block, const BlockStore& store, WeightCopier& copier);
+  Status pin_weights(const Placement& placement, const BlockStore& store);
   Status load_weights(const Placement& placement, const BlockStore& store, const Loading& loading);
   Status make_experts(const Placement& placement, const BlockStore& store);
   Status upload_input(const Work& work);
@@ -160,6 +161,7 @@ class DeviceLane {
   std::vector<bool> is_streamed_;  // [blocks]
   std::unique_ptr<DeviceKvPool> kv_pool_;
   std::vector<std::byte*> allocated_;
+  const std::byte* pinned_ = nullptr;  // the store's weights; null: not pinned
   std::byte* arena_ = nullptr;
   size_t arena_bytes_ = 0;
   std::vector<std::vector<std::byte*>> addresses_;  // [blocks][extents]; none: not here

@@ -359,6 +359,7 @@ Status Executor::Walk::run(const Schedule& chosen) {
   stopped = false;
   if (recorder != nullptr) recorder->begin();
   run_lanes();
+  if (recorder != nullptr && lane != nullptr) lane->device().tell_observer();
   if (recorder != nullptr) record_step();
   stopped = stopped || cancel->cancelled();
   return lane_status.code() == Code::kCancelled ? ok_status() : lane_status;

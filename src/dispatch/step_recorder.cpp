@@ -29,6 +29,13 @@ double seconds_between(int64_t begin_ns, int64_t end_ns) {
   return static_cast<double>(end_ns - begin_ns) * 1e-9;
 }
 
+// Whether what it took depends on experts that the device did not count.
+bool lacks_size(const Program& program, const DeviceActivity& activity) {
+  const Op& op = program.ops[static_cast<size_t>(activity.operation)];
+  const bool of_pairs = op.out != kNoId && program.values[op.out].rows == RowSpace::kPairs;
+  return of_pairs && activity.rows < 0;
+}
+
 }  // namespace
 
 StepRecorder::StepRecorder(const PredictorRates& rates, size_t records_per_lane)
@@ -122,7 +129,10 @@ void StepRecorder::finish_operation(const Finished& step, const DeviceActivity& 
   record.end_ns = activity.end_ns;
   record.bytes = activity.bytes;
   const auto index = static_cast<size_t>(activity.operation);
-  if (activity.operation >= 0 && index < step.program.ops.size()) {
+  if (activity.kind == DeviceActivity::Kind::kGraph) {
+    record.predicted_seconds = predict_graph(step);
+  } else if (activity.operation >= 0 && index < step.program.ops.size() &&
+             !lacks_size(step.program, activity)) {
     const Op& op = step.program.ops[index];
     StepSize size = step.size;
     size.n_pairs = activity.rows;
@@ -149,6 +159,20 @@ void StepRecorder::finish_copy(const DeviceActivity& activity, TraceLane lane,
   record.predicted_seconds = predictor_.transfer_seconds(direction, bytes);
   predictor_.observe_transfer(direction, bytes, seconds_between(record.begin_ns, record.end_ns));
   trace_.write(lane, record);
+}
+
+// As many experts as there can be: which of them are the device's it alone knows.
+double StepRecorder::predict_graph(const Finished& step) {
+  StepSize size = step.size;
+  size.n_pairs = size.n_tokens * step.program.shape.n_experts_used;
+  size.n_active_experts = std::min(size.n_pairs, step.program.shape.n_experts);
+  double seconds = 0;
+  for (const DeviceTask& task : step.schedule.device) {
+    if (task.kind != DeviceTask::Kind::kLaunch) continue;
+    const Work work = work_of(step.program, step.program.ops[task.index], Processor::kDevice, size);
+    seconds += operation_seconds_[task.index] = predictor_.seconds(work);
+  }
+  return seconds;
 }
 
 // 0 where the device's part was not measured, or the CPU's was given up.

@@ -59,6 +59,7 @@ class StepRecorder final : public DeviceObserver {
   void finish_cpu(const Finished& step);
   void finish_operation(const Finished& step, const DeviceActivity& activity);
   void finish_copy(const DeviceActivity& activity, TraceLane lane, LinkDirection direction);
+  double predict_graph(const Finished& step);
   double predicted_step(const Finished& step);
 
   std::vector<CpuTimes> cpu_;  // [tasks]

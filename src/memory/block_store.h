@@ -73,6 +73,7 @@ class BlockStore {
   static Result<uint64_t> slot_bytes(const std::vector<BlockSpec>& blocks);
 
   uint64_t total_bytes() const { return arena_.bytes(); }
+  const std::byte* begin() const { return arena_.data(); }  // of total_bytes()
   size_t n_blocks() const { return blocks_.size(); }
 
   // Makes every block resident.  `progress` counts bytes and is called on this thread, at most ten

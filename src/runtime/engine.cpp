@@ -223,11 +223,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
 // From now on, so that the weights on their way up are not in the trace.
 Status Engine::observe_device() {
   if (recorder_ == nullptr || hybrid_.device == nullptr) return ok_status();
-  const Status observed = hybrid_.device->set_observer(recorder_.get());
-  if (observed.code() != Code::kUnsupported) return observed;
-  if (!traces_) return ok_status();  // times of the device stay what its rates say
-  note("the trace leaves out the device: " + observed.message());
-  return ok_status();
+  return hybrid_.device->set_observer(recorder_.get());
 }
 
 void Engine::note(const std::string& text) const {

@@ -1,8 +1,11 @@
 // Whole models on the device, through the C API: logits against those of the reference program.
 #include <cstdlib>
+#include <fstream>
+#include <string_view>
 
 #include "golden.h"
 #include "runtime/api.h"
+#include "status_matchers.h"
 
 namespace tandem::testing {
 namespace {
@@ -61,6 +64,38 @@ TEST(ModelOnDevice, GivesThemWithOneLayerThere) {
 
 TEST(ModelOnDevice, GivesThemWithExpertsInRam) {
   for (const Model& model : kModels) expect_golden(model, on_device("all", "all"));
+}
+
+TEST(ModelOnDevice, GivesThemWithWeightsThatAreStreamed) {
+  const TemporaryFolder folder;
+  const std::string path = (folder / "place.json").string();
+  std::ofstream(path) << R"({"version": 1, "blocks": [
+      {"match": "blk.*.attn_*", "tier": "dram", "processor": "device"}]})";
+  for (const Model& model : kModels) {
+    tandem_engine_options options = on_device("all", "0");
+    options.place_file = path.c_str();
+    expect_golden(model, options);
+  }
+}
+
+TEST(ModelOnDevice, SaysWhatItsWorkTook) {
+  tandem_engine_options options = on_device("all", "0");
+  options.trace_records = 10000;
+  const Golden golden = read_golden("llama-mha");
+  const Loaded loaded(golden_model("llama-mha"), options);
+  (void)evaluate(loaded.session().get(), golden.tokens);
+  tandem_lane_report lanes[8];
+  for (tandem_lane_report& lane : lanes) lane = TANDEM_INIT(tandem_lane_report);
+  size_t n = 0;
+  ASSERT_EQ(TANDEM_OK, tandem_engine_get_lanes(loaded.engine.get(), lanes, 8, &n, nullptr));
+  bool found = false;
+  for (const tandem_lane_report& lane : std::span(lanes, n)) {
+    if (std::string_view(lane.name) != "device") continue;
+    found = true;
+    EXPECT_GT(lane.n_records, 20u);
+    EXPECT_GT(lane.busy_seconds, 0);
+  }
+  EXPECT_TRUE(found);
 }
 
 TEST(ModelOnDevice, GivesTheSameBitsOneTokenAtATime) {

@@ -134,6 +134,17 @@ void CudaDevice::free_host(std::byte* memory) {
   host_memory_.erase(memory);
 }
 
+Status CudaDevice::pin(const std::byte* memory, size_t bytes) {
+  TANDEM_RETURN_IF_ERROR(enter());
+  return told(cudaHostRegister(const_cast<std::byte*>(memory), bytes, cudaHostRegisterPortable),
+              "page-locking " + format_bytes(bytes) + " of weights");
+}
+
+void CudaDevice::unpin(const std::byte* memory) {
+  if (enter().ok())
+    (void)told(cudaHostUnregister(const_cast<std::byte*>(memory)), "releasing page-locked memory");
+}
+
 // ---------------------------------------------------------------- submission
 
 Result<StreamId> CudaDevice::create_stream(std::string_view name) {
@@ -156,32 +167,63 @@ Result<EventId> CudaDevice::create_event() {
   return static_cast<EventId>(events_.size() - 1);
 }
 
+template <typename Submit>
+Status CudaDevice::submit(Stream& stream, DeviceActivity activity, StreamId id, Submit&& submit) {
+  stream.last = activity.name;
+  stream.last_layer = activity.layer;
+  const bool measures = timer_.listens() && !stream.capturing;
+  if (measures) timer_.begin(stream.handle.get());
+  TANDEM_RETURN_IF_ERROR(submit());
+  activity.stream = id;
+  if (measures) timer_.end(stream.handle.get(), activity);
+  return ok_status();
+}
+
+bool CudaDevice::is_here(const std::byte* address) const {
+  const auto after = memory_.upper_bound(const_cast<std::byte*>(address));
+  if (after == memory_.begin()) return false;
+  const auto& [begin, bytes] = *std::prev(after);
+  return address < begin + bytes;
+}
+
 Status CudaDevice::copy(StreamId id, std::byte* to, const std::byte* from, size_t bytes) {
   TANDEM_RETURN_IF_ERROR(enter());
   if (bytes == 0) return ok_status();
   Stream& stream = at(id);
-  stream.last = "a copy";
-  stream.last_layer = -1;
-  return told(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream.handle.get()),
-              "submitting a copy of " + format_bytes(bytes));
+  DeviceActivity activity{.kind = DeviceActivity::Kind::kCopyWithin, .name = "copy"};
+  activity.bytes = bytes;
+  if (timer_.listens() && is_here(to) != is_here(from)) {
+    activity.kind = is_here(to) ? DeviceActivity::Kind::kCopyUp : DeviceActivity::Kind::kCopyDown;
+  }
+  return submit(stream, activity, id, [&] {
+    const cudaError_t error =
+        cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream.handle.get());
+    if (error == cudaSuccess) return ok_status();
+    return told(error, "submitting a copy of " + format_bytes(bytes));
+  });
 }
 
 Status CudaDevice::fill(StreamId id, std::byte* to, uint8_t value, size_t bytes) {
   TANDEM_RETURN_IF_ERROR(enter());
   if (bytes == 0) return ok_status();
   Stream& stream = at(id);
-  stream.last = "a fill";
-  stream.last_layer = -1;
-  return told(cudaMemsetAsync(to, value, bytes, stream.handle.get()), "submitting a fill");
+  DeviceActivity activity{.kind = DeviceActivity::Kind::kFill, .name = "fill"};
+  activity.bytes = bytes;
+  return submit(stream, activity, id, [&] {
+    return told(cudaMemsetAsync(to, value, bytes, stream.handle.get()), "submitting a fill");
+  });
 }
 
 Status CudaDevice::launch(StreamId id, const Operation& operation, std::span<const MemoryRange>,
                           std::span<const MemoryRange>) {
   TANDEM_RETURN_IF_ERROR(enter());
   Stream& stream = at(id);
-  stream.last = operation_name(operation.kind);
-  stream.last_layer = operation.layer;
-  return keep(gpu::launch_operation({stream.handle.get(), blocks_}, operation));
+  const DeviceActivity activity{.operation = operation.index,
+                                .layer = operation.layer,
+                                .name = operation_name(operation.kind)};
+  return submit(stream, activity, id, [&] {
+    return keep(gpu::launch_operation({stream.handle.get(), blocks_}, operation));
+  });
 }
 
 Status CudaDevice::record(StreamId id, EventId event) {
@@ -270,15 +312,21 @@ Result<GraphId> CudaDevice::end_capture(StreamId id) {
 Status CudaDevice::replay(StreamId id, GraphId graph, const ReachedMemory& /*reached*/) {
   TANDEM_RETURN_IF_ERROR(enter());
   Stream& stream = at(id);
-  stream.last = "a graph";
-  stream.last_layer = -1;
-  return told(cudaGraphLaunch(graphs_[static_cast<size_t>(graph)].get(), stream.handle.get()),
-              "submitting a graph");
+  const DeviceActivity activity{.kind = DeviceActivity::Kind::kGraph, .name = "graph"};
+  return submit(stream, activity, id, [&] {
+    return told(cudaGraphLaunch(graphs_[static_cast<size_t>(graph)].get(), stream.handle.get()),
+                "submitting a graph");
+  });
 }
 
 void CudaDevice::free_graph(GraphId graph) {
   (void)enter();
   graphs_[static_cast<size_t>(graph)].reset();
+}
+
+Status CudaDevice::set_observer(DeviceObserver* observer) {
+  TANDEM_RETURN_IF_ERROR(enter());
+  return keep(timer_.set(observer));
 }
 
 // ---------------------------------------------------------------- host waits

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <vector>
 
+#include "device/cuda/activity_timer.h"
 #include "device/cuda/owners.h"
 #include "device/cuda/stream_flags.h"
 #include "device/device.h"
@@ -31,6 +32,8 @@ class CudaDevice final : public Device {
   void set_budget(uint64_t bytes) override { budget_.store(bytes, std::memory_order_relaxed); }
   Result<std::byte*> allocate_host(size_t bytes) override;
   void free_host(std::byte* memory) override;
+  Status pin(const std::byte* memory, size_t bytes) override;
+  void unpin(const std::byte* memory) override;
 
   Result<StreamId> create_stream(std::string_view name) override;
   Result<EventId> create_event() override;
@@ -58,6 +61,9 @@ class CudaDevice final : public Device {
   Status wait_for(EventId event) override;
   Result<bool> done(EventId event) override;
 
+  Status set_observer(DeviceObserver* observer) override;
+  void tell_observer() override { timer_.tell(); }
+
  private:
   struct Stream {
     StreamOwner handle;
@@ -83,6 +89,10 @@ class CudaDevice final : public Device {
   Status told(int error, const std::string& what);
   Status keep(Status status);
   Status lost() const;
+  // Submits what takes time: measured, if somebody wants to know.
+  template <typename Submit>
+  Status submit(Stream& stream, DeviceActivity activity, StreamId id, Submit&& submit);
+  bool is_here(const std::byte* address) const;  // in the card's memory
   std::string last_of(const Stream& stream) const;
   Stream& at(StreamId stream) { return streams_[static_cast<size_t>(stream)]; }
   cudaEvent_t at(EventId event) { return events_[static_cast<size_t>(event)].get(); }
@@ -102,6 +112,7 @@ class CudaDevice final : public Device {
   std::vector<Stream> streams_;
   std::vector<EventOwner> events_;
   std::vector<GraphExecOwner> graphs_;
+  ActivityTimer timer_;
   std::map<std::byte*, size_t> memory_;  // bytes taken at an address
   std::map<std::byte*, HostMemoryOwner> host_memory_;
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "device/cuda/cuda_device.h"
 #include "kernels_gpu/launch.h"
 
@@ -12,6 +13,8 @@ using gpu::status_from_cuda;
 
 constexpr int kOldestCapability = 80;  // 10 * major + minor: what kernels are compiled for
 constexpr uint32_t kBlocksPerProcessor = 4;
+// Below what streams were seen to take, 1024: where submitting waits is written nowhere.
+constexpr uint32_t kMostWaiting = 512;
 
 std::string version_text(int version) {  // 12040 is 12.4
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
@@ -55,6 +58,33 @@ double memory_gb_per_s(int index) {
          attribute(cudaDevAttrGlobalMemoryBusWidth, index) / 8 / 1e9;
 }
 
+// What the link brings up, in GB/s; 0 where there is no memory to find out with.  The copies also load what the runtime
+// copies and fills with.
+Result<double> measure_link(cudaStream_t stream) {
+  constexpr size_t kBytes = size_t{16} << 20;
+  constexpr int kRounds = 3;
+  void *here = nullptr, *there = nullptr;
+  const bool has_memory = cudaHostAlloc(&here, kBytes, cudaHostAllocDefault) == cudaSuccess;
+  const HostMemoryOwner host(here);
+  const bool has_both = has_memory && cudaMalloc(&there, kBytes) == cudaSuccess;
+  const std::unique_ptr<void, Destroy<cudaFree>> card(there);
+  (void)cudaGetLastError();
+  if (!has_both) return 0.0;
+  double seconds = 1e9;
+  for (int round = 0; round < kRounds; ++round) {
+    const Clock::time_point start = Clock::now();
+    TANDEM_RETURN_IF_ERROR(status_from_cuda(
+        cudaMemcpyAsync(there, here, kBytes, cudaMemcpyDefault, stream), "trying the link"));
+    TANDEM_RETURN_IF_ERROR(status_from_cuda(cudaStreamSynchronize(stream), "trying the link"));
+    seconds = std::min(seconds, seconds_since(start));
+  }
+  auto* const bytes = static_cast<std::byte*>(there);
+  (void)cudaMemsetAsync(bytes, 0, kBytes, stream);
+  (void)cudaMemcpyAsync(bytes, bytes + kBytes / 2, kBytes / 2, cudaMemcpyDefault, stream);
+  TANDEM_RETURN_IF_ERROR(status_from_cuda(cudaStreamSynchronize(stream), "trying the card"));
+  return static_cast<double>(kBytes) / seconds / 1e9;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Device>> CudaDevice::open(const DeviceModuleRequest& request) {
@@ -85,6 +115,9 @@ Result<std::unique_ptr<Device>> CudaDevice::open(const DeviceModuleRequest& requ
   info.backend = "cuda";
   info.memory_bytes = total;
   info.memory_gb_per_s = memory_gb_per_s(request.index);
+  info.most_waiting = kMostWaiting;
+  TANDEM_ASSIGN_OR_RETURN(info.link_gb_per_s, measure_link(own_stream.get()));
+  TANDEM_RETURN_IF_ERROR(gpu::load_kernels());
   const uint64_t budget =
       request.budget_bytes != 0 ? request.budget_bytes : available - available / 16;
   const auto blocks =

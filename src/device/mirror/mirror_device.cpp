@@ -52,6 +52,8 @@ class MirrorDevice final : public Device {
   void set_budget(uint64_t bytes) override { budget_ = std::min(bytes, options_.memory_bytes); }
   Result<std::byte*> allocate_host(size_t bytes) override;
   void free_host(std::byte* memory) override { std::free(memory); }
+  Status pin(const std::byte*, size_t) override { return lost(); }
+  void unpin(const std::byte*) override {}
 
   Result<StreamId> create_stream(std::string_view name) override;
   Result<EventId> create_event() override;

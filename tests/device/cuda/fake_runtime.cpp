@@ -1,6 +1,7 @@
 // The part of the CUDA runtime that src/device/cuda uses, on the CPU, with kernels emulated: for tests of that code where
 // there is no card.  As strict as can be about what the real one only sometimes punishes: the current device, addresses, calls
-// on a stream that is being captured, errors left behind.
+// on a stream that is being captured, errors left behind.  And as slow: a kernel that was not loaded waits for all work at
+// its first launch, a copy of memory that is not page-locked for its stream's, and a stream takes kDepth commands.
 //
 // Two cards are there; only number 1 works, so that a thread that forgot to choose its card is found.
 // TANDEM_FAKE_CARD: "old_driver", "no_driver", "no_card", "old_card", "no_memory_operations".
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -16,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -29,6 +32,7 @@ using Work = std::function<void()>;
 using Submission = std::function<Work()>;
 
 constexpr int kCard = 1;
+constexpr uint64_t kDepth = 1000;
 constexpr size_t kMemoryBytes = size_t{1} << 30;
 
 std::atomic<int> sticky{cudaSuccess};
@@ -83,10 +87,16 @@ class Memory {
   bool holds(const void* begin, size_t bytes) {
     const std::scoped_lock lock(mutex_);
     const auto* address = static_cast<const char*>(begin);
-    auto after = taken_.upper_bound(const_cast<char*>(address));
-    if (after == taken_.begin()) return false;
-    --after;
-    return address + bytes <= after->first + after->second;
+    return holds(taken_, address, bytes) || holds(locked_, address, bytes);
+  }
+  // Page-locked from now on, or no longer.
+  bool lock(void* begin, size_t bytes) {
+    const std::scoped_lock lock(mutex_);
+    return locked_.emplace(static_cast<char*>(begin), bytes).second;
+  }
+  bool unlock(void* begin) {
+    const std::scoped_lock lock(mutex_);
+    return locked_.erase(static_cast<char*>(begin)) > 0;
   }
   size_t used() {
     const std::scoped_lock lock(mutex_);
@@ -94,8 +104,16 @@ class Memory {
   }
 
  private:
+  using Ranges = std::map<char*, size_t>;
+  static bool holds(const Ranges& ranges, const char* address, size_t bytes) {
+    auto after = ranges.upper_bound(const_cast<char*>(address));
+    if (after == ranges.begin()) return false;
+    --after;
+    return address + bytes <= after->first + after->second;
+  }
+
   std::mutex mutex_;
-  std::map<char*, size_t> taken_;
+  Ranges taken_, locked_;
   size_t used_ = 0;
 };
 
@@ -105,6 +123,12 @@ Memory memory;
 
 struct CUevent_st {
   std::atomic<uint64_t> recorded{0}, reached{0};
+  std::atomic<std::chrono::steady_clock::rep> reached_at{0};
+  bool timed = false;
+  void reach(uint64_t n) {
+    reached_at = std::chrono::steady_clock::now().time_since_epoch().count();
+    reached = n;
+  }
 };
 
 struct CUgraph_st {
@@ -131,6 +155,7 @@ struct CUstream_st {
       captured.push_back(submission);
       return;
     }
+    until([this] { return !is_full(); });
     const std::scoped_lock lock(mutex);
     waiting.push_back(submission());
     ++n_submitted;
@@ -139,6 +164,10 @@ struct CUstream_st {
   bool idle() {
     const std::scoped_lock lock(mutex);
     return n_done == n_submitted;
+  }
+  bool is_full() {
+    const std::scoped_lock lock(mutex);
+    return n_submitted - n_done >= kDepth;
   }
   void serve() {
     std::unique_lock lock(mutex);
@@ -209,9 +238,39 @@ int driver_wait(CUstream_st* stream, unsigned long long place, uint32_t value, u
 
 namespace tandem::gpu {
 
+namespace {
+
+// By the address of a function of each.
+std::mutex loaded_mutex;
+std::set<void (*)()> loaded;
+
+template <typename Kernel>
+void name_of_kernel() {}
+
+struct Loader {
+  uint32_t blocks() const { return 1; }
+  template <typename Kernel>
+  Status run(Grid, const Arguments&) const {
+    const std::scoped_lock lock(loaded_mutex);
+    const bool is_new = loaded.insert(&name_of_kernel<Kernel>).second;
+    if (is_new && waits) wait_for_all();
+    return ok_status();
+  }
+  bool waits = false;
+};
+
+}  // namespace
+
+Status load_kernels() {
+  TANDEM_RETURN_IF_ERROR(select_all_products(Loader{}));
+  return select_all_row_wise(Loader{});
+}
+
 Status launch_operation(const LaunchTarget& target, const Operation& operation) {
   const Arguments a{operation, *operation.constants};
   TANDEM_RETURN_IF_ERROR(check_operation(a));
+  const Loader late{.waits = true};
+  (void)(is_product(a.op) ? select_product(late, a) : select_row_wise(late, a));
   const auto compute = [a] {
     if (a.op.out.data != nullptr && !memory.holds(a.op.out.data, 1)) {
       sticky = cudaErrorIllegalAddress;
@@ -341,6 +400,15 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return give(cudaSuccess);
 }
 
+cudaError_t cudaHostRegister(void* memory_of_others, size_t bytes, unsigned) {
+  if (!here()) return give(cudaErrorInvalidDevice);
+  return give(memory.lock(memory_of_others, bytes) ? cudaSuccess
+                                                   : cudaErrorHostMemoryAlreadyRegistered);
+}
+cudaError_t cudaHostUnregister(void* memory_of_others) {
+  return give(memory.unlock(memory_of_others) ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
+}
+
 // Like the real one: from ordinary memory through a buffer of the runtime's, to ordinary memory only once all is done.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
@@ -351,6 +419,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (stream->capturing) return give(cudaErrorStreamCaptureUnsupported);
   if (to_own) {
     const auto* first = static_cast<const char*>(from);
+    until([&] { return stream->idle(); });
     const auto staged = std::make_shared<std::vector<char>>(first, first + bytes);
     return submit(stream,
                   [=]() -> Work { return [=] { std::memcpy(to, staged->data(), bytes); }; });
@@ -364,9 +433,12 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
   return submit(stream, [=]() -> Work { return [=] { std::memset(to, value, bytes); }; });
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   if (!here()) return give(cudaErrorInvalidDevice);
-  if (sticky == cudaSuccess) *event = new CUevent_st;
+  if (sticky == cudaSuccess) {
+    *event = new CUevent_st;
+    (*event)->timed = (flags & cudaEventDisableTiming) == 0;
+  }
   return give(cudaSuccess);
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -377,8 +449,20 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, uns
   if ((flags == cudaEventRecordExternal) != stream->capturing) return give(cudaErrorIllegalState);
   return submit(stream, [=]() -> Work {
     const uint64_t n = ++event->recorded;
-    return [=] { event->reached = n; };
+    return [=] { event->reach(n); };
   });
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  if (!from->timed || !to->timed) return give(cudaErrorInvalidResourceHandle);
+  if (from->reached != from->recorded || to->reached != to->recorded)
+    return give(cudaErrorNotReady);
+  using std::chrono::steady_clock;
+  const steady_clock::duration apart(to->reached_at - from->reached_at);
+  *milliseconds = std::chrono::duration<float, std::milli>(apart).count();
+  return give(cudaSuccess);
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
   if ((flags == cudaEventWaitExternal) != stream->capturing) return give(cudaErrorIllegalState);
