@@ -1,8 +1,8 @@
 // kAttend: out [T,H*E] = attention of queries in[0] [T,H*E] over the layer's pages.  Overwrites out.
-// Requires: E <= 256; every page that a token sees is there.
+// Requires: E <= 1024; every page that a token sees is there.
 //
 // kAttendPages: out [T,slots] = partial attention over those pages that are here, see Partials.
-// Requires: E <= 256.  Pages for which there is no slot are left out.
+// Requires: E <= 1024.  Pages for which there is no slot are left out.
 //
 // One block per (token, query head).  Page by page, in page order: scores in float32 in order of e, their maximum,
 // weights exp(score - maximum), outputs summed over positions in order; pages merged by running maximum and sum.  That is
@@ -16,7 +16,7 @@
 
 namespace tandem::gpu {
 
-inline constexpr int64_t kMaxHeadWidth = 256;
+inline constexpr int64_t kMaxHeadWidth = 1024;  // of any model that can be opened
 
 struct AttendKernel {
   static constexpr int kThreads = 128;

@@ -274,6 +274,8 @@ typedef struct tandem_engine_options {
   /* How many records of what tasks took are kept of each lane, the newest, for tandem_engine_write_trace; each lane takes
    * 64 bytes for each.  0: nothing is measured. */
   uint32_t trace_records;
+  const char*
+      device_memory; /* how much of the device's memory may be used: "6GiB"; NULL: what is free */
 } tandem_engine_options;
 
 /* What a tier holds, in bytes. */
@@ -289,6 +291,8 @@ typedef struct tandem_tier_report {
   /* The cache of experts in a device's memory: how many it has room for now, while the context takes what it takes, and how
    * often a chosen one was there or not. */
   uint64_t n_expert_slots, expert_hits, expert_misses;
+  uint64_t
+      budget_bytes; /* of a device's memory what may be used; 0: of RAM there is no such number */
 } tandem_tier_report;
 
 /* Loads the weights; blocks until done.  options may be NULL.
@@ -319,6 +323,13 @@ TANDEM_API tandem_code tandem_engine_get_memory(const tandem_engine* engine,
                                                 tandem_tier_report* tiers, size_t capacity,
                                                 size_t* n_tiers,
                                                 tandem_error** error) TANDEM_NOEXCEPT;
+
+/* How much of the device's memory may be used from the next step on, while sessions compute or not; 0: as much as at first.
+ * Any thread.  Copies of experts and pages of keys and values make room, a few per step, and come back; what else is there
+ * stays, so that what is used may remain above a budget that is too small.  Answers do not depend on it.
+ * Errors: TANDEM_ERROR_INVALID_ARGUMENT without a device. */
+TANDEM_API tandem_code tandem_engine_set_device_memory(tandem_engine* engine, uint64_t bytes,
+                                                       tandem_error** error) TANDEM_NOEXCEPT;
 
 /* Where everything lies, as a place file that gives the same placement; "" without a device. */
 TANDEM_API tandem_code tandem_engine_placement(const tandem_engine* engine, char** json,

@@ -270,8 +270,9 @@ struct EngineOptions {
   bool force = false;
   bool expert_cache = true, split = true;
   uint32_t trace_records = 0;  // of each lane, for write_trace(); 0: nothing is measured
-  std::string device, gpu_layers, cpu_experts, place_file;  // as in tandem_engine_options; "": NULL
-  ProgressFunction progress;                                // called on the thread that loads
+  // As in tandem_engine_options; "": NULL.
+  std::string device, gpu_layers, cpu_experts, place_file, device_memory;
+  ProgressFunction progress;  // called on the thread that loads
   Cancel* cancel = nullptr;
   // May be called as long as the engine or one of its sessions lives.
   std::function<void(tandem_log_level, std::string_view)> log;
@@ -300,6 +301,7 @@ class Engine {
     c_options.gpu_layers = or_null(kept->gpu_layers);
     c_options.cpu_experts = or_null(kept->cpu_experts);
     c_options.place_file = or_null(kept->place_file);
+    c_options.device_memory = or_null(kept->device_memory);
     c_options.cancel = kept->cancel != nullptr ? kept->cancel->get() : nullptr;
     if (kept->progress) {
       c_options.progress = [](void* user, const tandem_progress* progress) {
@@ -324,6 +326,11 @@ class Engine {
     auto done = detail::call(tandem_engine_get_info, handle_.get(), &info);
     if (!done) return done.error();
     return info;
+  }
+
+  // Of the device's; 0: as much as at first.  Any thread, while sessions compute.
+  Expected<> set_device_memory(uint64_t bytes) const {
+    return detail::call(tandem_engine_set_device_memory, handle_.get(), bytes);
   }
 
   // As a place file; "" without a device.

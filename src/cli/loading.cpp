@@ -56,6 +56,7 @@ api::EngineOptions options_of(const LoadFlags& flags) {
   options.gpu_layers = flags.gpu_layers;
   options.cpu_experts = flags.cpu_experts;
   options.place_file = flags.place_file;
+  options.device_memory = flags.device_memory;
   options.trace_records = flags.trace.empty() ? 0 : kTraceRecords;
   options.expert_cache = !flags.no_expert_cache;
   options.split = !flags.no_split;
@@ -96,6 +97,8 @@ void LoadFlags::add_to(CommandLine& line) {
   line.text("--device", device, "DEVICE",
             "none, auto, cuda[:N], or mirror:vram=4GiB,link=12GB/s,latency=10us: a stand-in made "
             "of this computer (none)");
+  line.text("--device-memory", device_memory, "SIZE",
+            "how much of its memory may be used: 6GiB (what is free)");
   line.text("--gpu-layers", gpu_layers, "N",
             "layers that it computes: auto, all, or how many, from the last one down (auto)");
   line.text("--cpu-experts", cpu_experts, "N",

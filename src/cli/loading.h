@@ -19,7 +19,7 @@ struct LoadFlags {
   std::string read = "auto";
   std::string kv = "f16";
   bool no_expert_cache = false, no_split = false;
-  std::string device = "none", gpu_layers = "auto", cpu_experts = "0", place_file;
+  std::string device = "none", gpu_layers = "auto", cpu_experts = "0", place_file, device_memory;
 
   std::string trace;  // a file; "": none is written
 

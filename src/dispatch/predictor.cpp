@@ -132,7 +132,7 @@ double Predictor::seconds(const Work& work) const {
 }
 
 void Predictor::observe(const Work& work, double seconds) {
-  if (!(seconds > 0) || !std::isfinite(seconds)) return;
+  if (!rates_.learns || !(seconds > 0) || !std::isfinite(seconds)) return;
   Lines& lines = lines_[index(work)];
   lines.ranges[range(work)].observe(bound(work), seconds);
   lines.all.observe(bound(work), seconds);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/bytes.h"
 #include "runtime/c_api.h"
 
 namespace tandem::c_api {
@@ -75,6 +76,14 @@ Result<EngineOptions> read_options(const tandem_engine_options* options) {
   take(in.gpu_layers, out.hybrid.gpu_layers);
   take(in.cpu_experts, out.hybrid.cpu_experts);
   take(in.place_file, out.hybrid.place_file);
+  if (in.device_memory != nullptr) {
+    const Result<uint64_t> bytes = parse_bytes(in.device_memory);
+    if (!bytes.ok() || *bytes == 0) {
+      return invalid_argument("device_memory is '" + std::string(in.device_memory).substr(0, 64) +
+                              "', expected a size like 6GiB");
+    }
+    out.hybrid.device_memory = *bytes;
+  }
   out.hybrid.expert_cache = in.no_expert_cache == 0;
   out.hybrid.split = in.no_split == 0;
   return out;
@@ -114,6 +123,7 @@ tandem_tier_report report_of(const TierReport& from) {
   report.n_expert_slots = from.n_expert_slots;
   report.expert_hits = from.expert_hits;
   report.expert_misses = from.expert_misses;
+  report.budget_bytes = from.budget_bytes;
   return report;
 }
 
@@ -196,6 +206,14 @@ tandem_code tandem_engine_get_info(const tandem_engine* engine, tandem_engine_in
     TANDEM_REQUIRE_ARGUMENT(engine);
     TANDEM_REQUIRE_ARGUMENT(info);
     return fill_struct(info_of(engine->engine->info()), info, "info");
+  });
+}
+
+tandem_code tandem_engine_set_device_memory(tandem_engine* engine, uint64_t bytes,
+                                            tandem_error** error) noexcept {
+  return guarded(error, [&]() -> Status {
+    TANDEM_REQUIRE_ARGUMENT(engine);
+    return engine->engine->set_device_memory(bytes);
   });
 }
 

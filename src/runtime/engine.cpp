@@ -170,6 +170,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
   engine->info_.plan = engine->hybrid_.summary;
   if (engine->hybrid_.device != nullptr) {
     engine->info_.device = engine->hybrid_.device->info().name;
+    engine->first_device_budget_ = engine->hybrid_.device->budget_bytes();
   }
   if (engine->hybrid_.device != nullptr && engine->hybrid_.placement.uses_device()) {
     executor_options.device = engine->hybrid_.device.get();
@@ -224,6 +225,12 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions
 Status Engine::observe_device() {
   if (recorder_ == nullptr || hybrid_.device == nullptr) return ok_status();
   return hybrid_.device->set_observer(recorder_.get());
+}
+
+Status Engine::set_device_memory(uint64_t bytes) {
+  if (hybrid_.device == nullptr) return invalid_argument("the engine has no device");
+  hybrid_.device->set_budget(bytes == 0 ? first_device_budget_ : bytes);
+  return ok_status();
 }
 
 void Engine::note(const std::string& text) const {
@@ -347,6 +354,7 @@ std::vector<TierReport> Engine::memory() const {
   TierReport there;
   there.name = info_.device.c_str();
   there.free_bytes = device.budget_bytes() - std::min(device.budget_bytes(), device.used_bytes());
+  there.budget_bytes = device.budget_bytes();
   there.weight_bytes = hybrid_.placement.bytes.weights;
   there.work_bytes = hybrid_.placement.bytes.work;
   const ExpertCache::Counters experts = executor_->expert_counters();

@@ -57,6 +57,7 @@ struct TierReport {
   uint64_t kv_bytes = 0;                                            // that sessions have touched
   uint64_t kv_reserved_bytes = 0;                                   // that they may come to take
   uint64_t n_expert_slots = 0, expert_hits = 0, expert_misses = 0;  // of the expert cache
+  uint64_t budget_bytes = 0;                                        // 0: there is none
 };
 
 class Engine {
@@ -67,6 +68,9 @@ class Engine {
   const Model& model() const { return model_; }
   const EngineInfo& info() const { return info_; }
   std::vector<TierReport> memory() const;
+  // Of the device's, from the next step on; 0: as much as at first.  Any thread.
+  // Errors: kInvalidArgument without a device.
+  Status set_device_memory(uint64_t bytes);
   // What is in force, as a place file; "" without a device.
   std::string placement_json() const;
   // What steps took; null unless options asked for it.
@@ -112,6 +116,7 @@ class Engine {
   Hybrid hybrid_;
   std::unique_ptr<Executor> executor_;
   uint64_t work_bytes_ = 0;
+  uint64_t first_device_budget_ = 0;
   uint64_t fingerprint_ = 0;
   bool force_ = false;
 

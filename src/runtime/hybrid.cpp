@@ -127,7 +127,9 @@ Result<Hybrid> plan_hybrid(const Program& program, const HybridOptions& options,
                            const HybridNeed& need, const cpu::KernelTable& kernels) {
   TANDEM_ASSIGN_OR_RETURN(const PlacementOptions placement_options, read_options(options));
   Hybrid hybrid;
-  TANDEM_ASSIGN_OR_RETURN(OpenedDevice opened, open_device(options.device, kernels));
+  OpenDeviceOptions how;
+  how.budget_bytes = options.device_memory;
+  TANDEM_ASSIGN_OR_RETURN(OpenedDevice opened, open_device(options.device, kernels, how));
   if (opened.device == nullptr) {
     if (!opened.note.empty()) hybrid.placement.notes.push_back(opened.note);
     return hybrid;

@@ -24,6 +24,7 @@ struct HybridOptions {
   bool expert_cache = true;          // what memory is left holds copies of experts
   bool split = true;                 // experts that the device lacks are computed by the CPU
   std::filesystem::path place_file;  // empty: none
+  uint64_t device_memory = 0;        // bytes of it that may be used; 0: what is free
 };
 
 struct Hybrid {

@@ -1,6 +1,9 @@
 // An engine with a second processor, through the C API: answers, states and errors are those of the CPU alone.
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "runtime/api.h"
 #include "status_matchers.h"
@@ -193,6 +196,65 @@ struct Refusal {
   tandem_code code;
   const char* text;
 };
+
+tandem_tier_report device_tier(const tandem_engine* engine) {
+  tandem_tier_report tiers[2] = {TANDEM_INIT(tandem_tier_report), TANDEM_INIT(tandem_tier_report)};
+  size_t n = 0;
+  EXPECT_EQ(TANDEM_OK, tandem_engine_get_memory(engine, tiers, 2, &n, nullptr));
+  EXPECT_EQ(2u, n);
+  return tiers[1];
+}
+
+TEST(EngineDevice, MemoryIsWhatTheOptionSays) {
+  tandem_engine_options options = with_device("mirror:vram=64MiB");
+  options.device_memory = "1MiB";
+  const Loaded loaded(golden_model("qwen3moe"), options);
+  EXPECT_EQ(1u << 20, device_tier(loaded.engine.get()).budget_bytes);
+  const ModelPtr model = open_model(golden_model("qwen3moe"));
+  for (const char* text : {"much", "0", "-1MiB", "1 MiB of it", ""}) {
+    options.device_memory = text;
+    tandem_engine* engine = nullptr;
+    Error error;
+    EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+              tandem_engine_create(model.get(), &options, &engine, error));
+    EXPECT_THAT(error.text(), HasSubstr("device_memory is '" + std::string(text) + "'"));
+  }
+}
+
+// Beside a request that is being answered.
+TEST(EngineDevice, MemoryThatIsTakenBackAndGivenChangesNoAnswer) {
+  const ModelPtr model = open_model(golden_model("qwen3moe"));
+  const TokenRequest request(some_tokens(62), 100, seeded(model.get(), 3));
+  const EnginePtr alone = create_engine(model.get());
+  const std::vector<int32_t> expected =
+      ask(create_session(alone.get()).get(), request.request).tokens;
+  Error error;
+  EXPECT_EQ(TANDEM_ERROR_INVALID_ARGUMENT,
+            tandem_engine_set_device_memory(alone.get(), 1 << 20, error));
+  EXPECT_THAT(error.text(), HasSubstr("no device"));
+
+  const Loaded loaded(golden_model("qwen3moe"), with_device("mirror:vram=2MiB"));
+  tandem_engine* const engine = loaded.engine.get();
+  const SessionPtr session = loaded.session();
+  EXPECT_EQ(expected, ask(session.get(), request.request).tokens);
+  const tandem_tier_report at_first = device_tier(engine);
+  std::atomic<bool> ends{false};
+  std::thread mover([&] {
+    for (uint64_t i = 0; !ends; ++i) {
+      const uint64_t bytes = i % 3 == 0 ? 0 : at_first.budget_bytes / (1 + i % 3);
+      EXPECT_EQ(TANDEM_OK, tandem_engine_set_device_memory(engine, bytes, nullptr));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
+    EXPECT_EQ(expected, ask(session.get(), request.request).tokens);
+  }
+  ends = true;
+  mover.join();
+  EXPECT_EQ(TANDEM_OK, tandem_engine_set_device_memory(engine, 0, nullptr));
+  EXPECT_EQ(at_first.budget_bytes, device_tier(engine).budget_bytes);
+}
 
 class RefusedDevice : public ::testing::TestWithParam<Refusal> {};
 
