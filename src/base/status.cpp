@@ -92,6 +92,13 @@ Status Status::in_file(std::string path) const {
   return changed([&](Record& record) { record.file = std::move(path); });
 }
 
+Status Status::named_after_file(const std::string& path) const {
+  return changed([&](Record& record) {
+    record.message.insert(0, path + ": ");
+    record.file = path;
+  });
+}
+
 Status Status::at_offset(uint64_t offset_bytes) const {
   return changed([&](Record& record) { record.offset = offset_bytes; });
 }

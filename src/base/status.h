@@ -55,6 +55,8 @@ class [[nodiscard]] Status {
 
   // The same error with one detail added; ok stays ok.
   Status in_file(std::string path) const;
+  // The same, with "path: " before the message: for what read a text and did not know whose it was.
+  Status named_after_file(const std::string& path) const;
   Status at_offset(uint64_t offset_bytes) const;
   Status in_tensor(std::string name) const;
   Status with_bytes(uint64_t needed, uint64_t available) const;

@@ -28,12 +28,12 @@ Result<PlaceFile> read_places(const std::filesystem::path& path) {
   if (file->size_bytes() > kMaxPlaceFileBytes) {
     return invalid_argument("a place file has at most " + std::to_string(kMaxPlaceFileBytes) +
                             " bytes, this one has " + std::to_string(file->size_bytes()))
-        .in_file(path.string());
+        .named_after_file(path.string());
   }
   std::string text(file->size_bytes(), '\0');
   TANDEM_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(text))));
   Result<PlaceFile> places = read_place_file(text);
-  if (!places.ok()) return places.status().in_file(path.string());
+  if (!places.ok()) return places.status().named_after_file(path.string());
   return places;
 }
 

@@ -75,12 +75,12 @@ Status read_timed(std::string_view path, MirrorOptions& options) {
   if (file->size_bytes() > kMaxProfileBytes) {
     return corrupt("a profile has at most " + format_bytes(kMaxProfileBytes) + ", this has " +
                    format_bytes(file->size_bytes()))
-        .in_file(std::string(path));
+        .named_after_file(std::string(path));
   }
   std::string text(file->size_bytes(), '\0');
   TANDEM_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(text))));
   Result<Profile> profile = read_profile(text);
-  if (!profile.ok()) return profile.status().in_file(std::string(path));
+  if (!profile.ok()) return profile.status().named_after_file(std::string(path));
   options.profile = std::move(*profile);
   options.timed = true;
   return ok_status();
