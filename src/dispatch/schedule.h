@@ -3,7 +3,7 @@
 //
 // Each processor has a lane, a list of tasks that it does in order: the CPU's are steps of the lowered Program, the
 // device's are operations and copies on one stream.  Both lists follow the Program, so that each lane may run ahead of the
-// other until it needs something.  The only waits are those for a lane's progress, the number of its tasks that are done:
+// other until it needs something.  Its waits are for a lane's progress, the number of its tasks that are done:
 // one is made where a task touches host memory that the other lane touches too, at least one of them writing, unless an
 // earlier wait covers it.  Device memory is touched by the device's lane alone.
 //
