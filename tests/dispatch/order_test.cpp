@@ -118,10 +118,19 @@ class OrderTest : public ::testing::TestWithParam<const char*> {
     return told ? static_cast<Fate>(WEXITSTATUS(state)) : Fate::kDied;
   }
 
+  // Without such a process a wait cannot be left out: the thread sanitizer ends what starts threads behind a fork.
+  static constexpr bool kForks =
+#if defined(__SANITIZE_THREAD__)
+      false;
+#else
+      true;
+#endif
+
   void expect_every_wait_is_needed(const Placement& placement, const std::string& name,
                                    const hybrid::ExpertRules& rules = {}, Steps steps = run_steps) {
     const Outcome whole = run(model_, placement, Order::kLazy, 1, rules, steps);
     EXPECT_EQ("", whole.finding) << name;
+    ASSERT_EQ(Fate::kNotLeftOut, run_without(whole.n_waits + 1000, placement, rules, steps));
     int n_found = 0, n_died = 0;
     for (uint64_t nth = whole.n_loading + 1; nth <= whole.n_waits; ++nth) {
       const Fate fate = run_without(nth, placement, rules, steps);
@@ -156,6 +165,7 @@ TEST_P(OrderTest, NothingIsUnorderedInAnyOrderOfExecution) {
 }
 
 TEST_P(OrderTest, EverySingleWaitIsMissed) {
+  if (!kForks) GTEST_SKIP() << "under the thread sanitizer";
   expect_every_wait_is_needed(hybrid::placed(model_, kOnDevice), "all on the device");
   for (uint64_t seed = 1; seed <= 3; ++seed) {
     expect_every_wait_is_needed(hybrid::random_placement(model_, seed),
@@ -169,6 +179,7 @@ TEST_P(OrderTest, EverySingleWaitIsMissed) {
 }
 
 TEST_P(OrderTest, EverySingleWaitIsMissedWhereAttentionIsSplit) {
+  if (!kForks) GTEST_SKIP() << "under the thread sanitizer";
   expect_every_wait_is_needed(hybrid::placed(model_, kOnDevice), "pages on both sides", {},
                               run_split_steps);
 }
