@@ -7,6 +7,25 @@
 namespace tandem::cpu::avx2 {
 namespace {
 
+// Stored: F32 or F16 of avx2_helpers.h, or this.
+struct Q8_0;
+
+// Eight elements of keys or values from this one on, a multiple of 8, of which n are left.
+template <typename Stored>
+inline __m256 at(const unsigned char* stored, int64_t index, int64_t n) {
+  return Stored::load(stored + index * Stored::kBytes, n);
+}
+template <>
+inline __m256 at<Q8_0>(const unsigned char* stored, int64_t index, int64_t /*n*/) {
+  const unsigned char* const block = stored + index / 32 * static_cast<int64_t>(sizeof(BlockQ8_0));
+  int16_t d;
+  __builtin_memcpy(&d, block + offsetof(BlockQ8_0, d), sizeof d);
+  const __m256 scale = _mm256_cvtph_ps(_mm_set1_epi16(d));
+  const __m128i values = _mm_loadl_epi64(
+      reinterpret_cast<const __m128i*>(block + offsetof(BlockQ8_0, qs) + index % 32));
+  return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values)));
+}
+
 // scores[r][i] = scale * dot(q[r], k[i]) for R heads and all n positions.
 template <typename Stored, int R>
 inline void score_heads(const float* q, const unsigned char* k, int64_t n, int64_t E, float scale,
@@ -16,7 +35,7 @@ inline void score_heads(const float* q, const unsigned char* k, int64_t n, int64
 #pragma GCC unroll 8
     for (__m256& sum : sums) sum = _mm256_setzero_ps();
     for (int64_t e = 0; e < E; e += 8) {
-      const __m256 key = Stored::load(k + (i * E + e) * Stored::kBytes, E - e);
+      const __m256 key = at<Stored>(k, i * E + e, E - e);
       const __m256i mask = first_lanes(E - e);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
@@ -75,10 +94,8 @@ inline void weigh_values(const float* p, const unsigned char* v, int64_t n, int6
 #pragma GCC unroll 8
       for (__m256& sum : row) sum = _mm256_setzero_ps();
     for (int64_t i = 0; i < n; ++i) {
-      const unsigned char* value = v + (i * E + e) * Stored::kBytes;
-      const __m256 low = Stored::load(value, rest);
-      const __m256 high =
-          rest > 8 ? Stored::load(value + 8 * Stored::kBytes, rest - 8) : _mm256_setzero_ps();
+      const __m256 low = at<Stored>(v, i * E + e, rest);
+      const __m256 high = rest > 8 ? at<Stored>(v, i * E + e + 8, rest - 8) : _mm256_setzero_ps();
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m256 weight = _mm256_set1_ps(p[r * n + i]);
@@ -127,6 +144,11 @@ void attend_page_f32(const float* q, const void* k, const void* v, int64_t n, in
 void attend_page_f16(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
                      float scale, float* scores, float* m, float* s, float* acc) {
   attend_page<F16>(q, k, v, n, R, E, scale, scores, m, s, acc);
+}
+
+void attend_page_q8_0(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
+                      float scale, float* scores, float* m, float* s, float* acc) {
+  attend_page<Q8_0>(q, k, v, n, R, E, scale, scores, m, s, acc);
 }
 
 void store_f16(const float* x, Half* y, int64_t n) {

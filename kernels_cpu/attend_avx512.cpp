@@ -34,6 +34,35 @@ inline void prefetch_lines(const unsigned char* p, int64_t bytes) {
   for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch(p + line, _MM_HINT_T0);
 }
 
+// Stored: F32 or F16 of avx512_helpers.h, or this.
+struct Q8_0;
+
+template <typename Stored>
+inline int64_t bytes_of(int64_t n) {
+  return n * Stored::kBytes;
+}
+template <>
+inline int64_t bytes_of<Q8_0>(int64_t n) {
+  return n / 32 * static_cast<int64_t>(sizeof(BlockQ8_0));
+}
+
+// Sixteen elements of keys or values from this one on, a multiple of 16; zero, and not read, where the mask is.
+template <typename Stored>
+inline __m512 at(const unsigned char* stored, int64_t index, __mmask16 mask) {
+  return Stored::load(stored + index * Stored::kBytes, mask);
+}
+template <>
+inline __m512 at<Q8_0>(const unsigned char* stored, int64_t index, __mmask16 mask) {
+  if (mask == 0) return _mm512_setzero_ps();
+  const unsigned char* const block = stored + bytes_of<Q8_0>(index);
+  int16_t d;
+  __builtin_memcpy(&d, block + offsetof(BlockQ8_0, d), sizeof d);
+  const __m512 scale = _mm512_cvtph_ps(_mm256_set1_epi16(d));
+  const __m128i values = _mm_loadu_si128(
+      reinterpret_cast<const __m128i*>(block + offsetof(BlockQ8_0, qs) + index % 32));
+  return _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(values)));
+}
+
 // scores[r][i] = scale * dot(q[r], k[i]) for R heads and the positions i to i + 16 / R - 1.
 template <typename Stored, int R>
 inline void score_block(const float* q, const unsigned char* k, int64_t i, int64_t n, int64_t E,
@@ -49,7 +78,7 @@ inline void score_block(const float* q, const unsigned char* k, int64_t i, int64
     for (int r = 0; r < R; ++r) queries[r] = _mm512_maskz_loadu_ps(mask, q + r * E + e);
 #pragma GCC unroll 16
     for (int c = 0; c < n_positions; ++c) {
-      const __m512 key = Stored::load(k + ((i + c) * E + e) * Stored::kBytes, mask);
+      const __m512 key = at<Stored>(k, (i + c) * E + e, mask);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r)
         sums[c * R + r] = _mm512_fmadd_ps(key, queries[r], sums[c * R + r]);
@@ -75,7 +104,7 @@ inline void score_heads(const float* q, const unsigned char* k, const unsigned c
                         int64_t E, float scale, float* scores) {
   static_assert(R == 1 || R == 4);
   constexpr int n_positions = 16 / R;
-  const int64_t row_bytes = E * Stored::kBytes;
+  const int64_t row_bytes = bytes_of<Stored>(E);
   int64_t i = 0;
   for (; i + n_positions <= n; i += n_positions) {
     prefetch_lines(v + i * row_bytes, n_positions * row_bytes);
@@ -87,7 +116,7 @@ inline void score_heads(const float* q, const unsigned char* k, const unsigned c
     for (__m512& sum : sums) sum = _mm512_setzero_ps();
     for (int64_t e = 0; e < E; e += 16) {
       const __mmask16 mask = first_lanes(E - e);
-      const __m512 key = Stored::load(k + (i * E + e) * Stored::kBytes, mask);
+      const __m512 key = at<Stored>(k, i * E + e, mask);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r)
         sums[r] = _mm512_fmadd_ps(key, _mm512_maskz_loadu_ps(mask, q + r * E + e), sums[r]);
@@ -139,8 +168,7 @@ inline void weigh_values(const float* p, const unsigned char* v, int64_t n, int6
     for (int64_t i = 0; i < n; ++i) {
       __m512 values[4];
 #pragma GCC unroll 8
-      for (int c = 0; c < 4; ++c)
-        values[c] = Stored::load(v + (i * E + e + c * 16) * Stored::kBytes, masks[c]);
+      for (int c = 0; c < 4; ++c) values[c] = at<Stored>(v, i * E + e + c * 16, masks[c]);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512 weight = _mm512_set1_ps(p[r * n + i]);
@@ -189,6 +217,11 @@ void attend_page_f32(const float* q, const void* k, const void* v, int64_t n, in
 void attend_page_f16(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
                      float scale, float* scores, float* m, float* s, float* acc) {
   attend_page<F16>(q, k, v, n, R, E, scale, scores, m, s, acc);
+}
+
+void attend_page_q8_0(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
+                      float scale, float* scores, float* m, float* s, float* acc) {
+  attend_page<Q8_0>(q, k, v, n, R, E, scale, scores, m, s, acc);
 }
 
 // The bits of the scalar operator: two products, then their sum.

@@ -10,20 +10,28 @@ namespace {
 
 constexpr float kMinusInfinity = -__builtin_inff();
 
-template <typename Stored, float (*to_float)(Stored)>
+// The element of this index of stored keys or values.
+float f32_at(const void* stored, int64_t index) { return load<float>(stored, index); }
+float f16_at(const void* stored, int64_t index) { return half_to_float(load<Half>(stored, index)); }
+float q8_0_at(const void* stored, int64_t index) {
+  const auto block = load<BlockQ8_0>(stored, index / 32);
+  return half_to_float(block.d) * static_cast<float>(block.qs[index % 32]);
+}
+
+template <float (*at)(const void*, int64_t)>
 float score(const float* q, const void* k, int64_t i, int64_t E, float scale) {
   float sum = 0;
-  for (int64_t e = 0; e < E; ++e) sum += q[e] * to_float(load<Stored>(k, i * E + e));
+  for (int64_t e = 0; e < E; ++e) sum += q[e] * at(k, i * E + e);
   return sum * scale;
 }
 
-template <typename Stored, float (*to_float)(Stored)>
+template <float (*at)(const void*, int64_t)>
 void attend_page(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
                  float scale, float* scores, float* m, float* s, float* acc) {
   for (int64_t r = 0; r < R; ++r, q += E, scores += n, acc += E) {
     m[r] = kMinusInfinity;
     for (int64_t i = 0; i < n; ++i) {
-      scores[i] = score<Stored, to_float>(q, k, i, E, scale);
+      scores[i] = score<at>(q, k, i, E, scale);
       if (!(scores[i] <= m[r])) m[r] = scores[i];  // a NaN becomes and stays the maximum
     }
     s[r] = 0;
@@ -31,12 +39,10 @@ void attend_page(const float* q, const void* k, const void* v, int64_t n, int64_
     for (int64_t i = 0; i < n; ++i) {
       const float p = scores[i] == m[r] ? 1.0f : std::exp(scores[i] - m[r]);
       s[r] += p;
-      for (int64_t e = 0; e < E; ++e) acc[e] += p * to_float(load<Stored>(v, i * E + e));
+      for (int64_t e = 0; e < E; ++e) acc[e] += p * at(v, i * E + e);
     }
   }
 }
-
-float same(float value) { return value; }
 
 // Moves the point of a finite number right by dropped bits, rounding to nearest even.
 uint32_t shift_right_to_even(uint32_t value, uint32_t dropped) {
@@ -65,12 +71,17 @@ Half float_to_half(float value) {
 
 void attend_page_f32(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
                      float scale, float* scores, float* m, float* s, float* acc) {
-  attend_page<float, same>(q, k, v, n, R, E, scale, scores, m, s, acc);
+  attend_page<f32_at>(q, k, v, n, R, E, scale, scores, m, s, acc);
 }
 
 void attend_page_f16(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
                      float scale, float* scores, float* m, float* s, float* acc) {
-  attend_page<Half, half_to_float>(q, k, v, n, R, E, scale, scores, m, s, acc);
+  attend_page<f16_at>(q, k, v, n, R, E, scale, scores, m, s, acc);
+}
+
+void attend_page_q8_0(const float* q, const void* k, const void* v, int64_t n, int64_t R, int64_t E,
+                      float scale, float* scores, float* m, float* s, float* acc) {
+  attend_page<q8_0_at>(q, k, v, n, R, E, scale, scores, m, s, acc);
 }
 
 void merge_partials(float* m, float* s, float* acc, const float* m2, const float* s2,

@@ -10,7 +10,7 @@ void put_quantised_products(KernelTable& table);
 KernelTable::QuantizeQ8A quantize_q8a;
 KernelTable::RmsNorm rms_norm;
 KernelTable::SiluMul silu_mul;
-KernelTable::AttendPage attend_page_f32, attend_page_f16;
+KernelTable::AttendPage attend_page_f32, attend_page_f16, attend_page_q8_0;
 KernelTable::MergePartials merge_partials;
 KernelTable::StoreF16 store_f16;
 

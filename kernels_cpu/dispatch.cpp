@@ -44,6 +44,7 @@ KernelTable make_scalar_table() {
       .rope_neox = scalar::rope_neox,
       .attend_page_f32 = scalar::attend_page_f32,
       .attend_page_f16 = scalar::attend_page_f16,
+      .attend_page_q8_0 = scalar::attend_page_q8_0,
       .merge_partials = scalar::merge_partials,
       .store_f16 = scalar::store_f16,
       .route = scalar::route,
@@ -66,6 +67,7 @@ KernelTable make_avx2_table() {
   table.silu_mul = avx2::silu_mul;
   table.attend_page_f32 = avx2::attend_page_f32;
   table.attend_page_f16 = avx2::attend_page_f16;
+  table.attend_page_q8_0 = avx2::attend_page_q8_0;
   table.store_f16 = avx2::store_f16;
   return table;
 }
@@ -89,6 +91,7 @@ KernelTable make_avx512_table() {
   table.silu_mul = avx512::silu_mul;
   table.attend_page_f32 = avx512::attend_page_f32;
   table.attend_page_f16 = avx512::attend_page_f16;
+  table.attend_page_q8_0 = avx512::attend_page_q8_0;
   table.merge_partials = avx512::merge_partials;
   table.store_f16 = avx512::store_f16;
   return table;

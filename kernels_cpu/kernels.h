@@ -72,7 +72,7 @@ struct KernelTable {
                     int64_t n_rot);
 
   // One page of one key-value head, for the R query heads that share it.
-  // q [R,E]; k, v [n,E] float32 or float16; scores: workspace [R,n].  Overwrites, for each r:
+  // q [R,E]; k, v [n,E] float32, float16 or, where E % 32 == 0, BlockQ8_0 [n,E/32]; scores: workspace [R,n].  Overwrites, for each r:
   //   m[r] = max over i of scale * dot(q[r], k[i])     s[r] = sum of p[r][i] = exp(score - m[r])
   //   acc[r,E] = sum of p[r][i] * v[i]
   // n == 0 gives m = -infinity, s = 0, acc = 0: the neutral element of merge_partials.
@@ -116,6 +116,7 @@ struct KernelTable {
   Rope* rope_neox;
   AttendPage* attend_page_f32;
   AttendPage* attend_page_f16;
+  AttendPage* attend_page_q8_0;
   MergePartials* merge_partials;
   StoreF16* store_f16;
   Route* route;

@@ -15,7 +15,7 @@ KernelTable::Add add;
 KernelTable::ScaledAdd scaled_add;
 KernelTable::SiluMul silu_mul;
 KernelTable::Rope rope_normal, rope_neox;
-KernelTable::AttendPage attend_page_f32, attend_page_f16;
+KernelTable::AttendPage attend_page_f32, attend_page_f16, attend_page_q8_0;
 KernelTable::MergePartials merge_partials;
 KernelTable::StoreF16 store_f16;
 KernelTable::Route route;

@@ -43,9 +43,9 @@ struct AttendKernel {
   };
 
   TANDEM_DEVICE static float score(const Shared& shared, const std::byte* keys, int64_t i,
-                                   int64_t E, bool f16, float scale) {
+                                   int64_t E, KvType type, float scale) {
     float sum = 0;
-    for (int64_t e = 0; e < E; ++e) sum += shared.q[e] * kv_value(keys, i * E + e, f16);
+    for (int64_t e = 0; e < E; ++e) sum += shared.q[e] * kv_value(keys, i * E + e, type);
     return sum * scale;
   }
 
@@ -55,9 +55,10 @@ struct AttendKernel {
 
   // Folds one page into acc, maximum and sum.
   TANDEM_DEVICE static void fold(const Block<kThreads>& block, Shared& shared, const Seen& seen,
-                                 int64_t E, bool f16, float scale) {
+                                 int64_t E, KvType type, float scale) {
     block.phase([&](int thread) {
-      if (thread < seen.n) shared.weights[thread] = score(shared, seen.keys, thread, E, f16, scale);
+      if (thread < seen.n)
+        shared.weights[thread] = score(shared, seen.keys, thread, E, type, scale);
     });
     block.phase([&](int thread) {
       if (thread != 0) return;
@@ -82,7 +83,7 @@ struct AttendKernel {
       for (int64_t e = thread; e < E; e += kThreads) {
         float acc = 0;
         for (int64_t i = 0; i < seen.n; ++i)
-          acc += shared.weights[i] * kv_value(seen.values, i * E + e, f16);
+          acc += shared.weights[i] * kv_value(seen.values, i * E + e, type);
         shared.acc[e] = seen.first ? acc : a * shared.acc[e] + b * acc;
       }
     });
@@ -103,7 +104,7 @@ struct AttendKernel {
                                     bool first) {
     const int64_t skipped = page == sight.first_page() ? sight.first_key % kPageTokens : 0;
     const int64_t kv_head = sight.head / (a.c.n_heads / a.c.n_kv_heads);
-    const size_t row_bytes = static_cast<size_t>(a.c.head_width) * kv_element_bytes(a.c);
+    const size_t row_bytes = kv_row_bytes(a.c);
     Seen seen;
     seen.keys = keys_of_page(a, page) + static_cast<size_t>(kv_head) * kv_head_bytes(a.c) +
                 static_cast<size_t>(skipped) * row_bytes;
@@ -124,11 +125,11 @@ struct AttendKernel {
   TANDEM_DEVICE static void attend_whole(const Block<kThreads>& block, Shared& shared,
                                          const Arguments& a, const Sight& sight, float* out) {
     const int64_t E = a.c.head_width;
-    const bool f16 = a.c.kv_type == KvType::kF16;
+    const KvType type = a.c.kv_type;
     const float scale = 1.0f / sqrtf(static_cast<float>(E));
     const int64_t first_page = sight.first_page();
     for (int64_t page = first_page; sight.sees(page); ++page) {
-      fold(block, shared, seen_of(a, sight, page, page == first_page), E, f16, scale);
+      fold(block, shared, seen_of(a, sight, page, page == first_page), E, type, scale);
     }
     block.phase([&](int thread) {
       const float inverse = 1.0f / shared.sum;
@@ -151,7 +152,7 @@ struct AttendKernel {
   TANDEM_DEVICE static void attend_pages(const Block<kThreads>& block, Shared& shared,
                                          const Arguments& a, const Sight& sight, float* row) {
     const int64_t E = a.c.head_width, R = a.c.n_heads / a.c.n_kv_heads;
-    const bool f16 = a.c.kv_type == KvType::kF16;
+    const KvType type = a.c.kv_type;
     const float scale = 1.0f / sqrtf(static_cast<float>(E));
     const int64_t slot_floats = a.c.n_heads * (2 + E), r = sight.head % R;
     int64_t left = static_cast<int64_t>(a.op.out.row_bytes / sizeof(float)) / slot_floats;
@@ -160,7 +161,7 @@ struct AttendKernel {
     int64_t page = first_page;
     if (has_page(a, page)) {
       for (; sight.sees(page) && has_page(a, page); ++page) {
-        fold(block, shared, seen_of(a, sight, page, page == first_page), E, f16, scale);
+        fold(block, shared, seen_of(a, sight, page, page == first_page), E, type, scale);
       }
       put(block, shared, slot, r, R, E);
       slot += slot_floats;
@@ -168,7 +169,7 @@ struct AttendKernel {
     }
     for (; sight.sees(page) && left > 0; ++page) {
       if (!has_page(a, page)) continue;
-      fold(block, shared, seen_of(a, sight, page, true), E, f16, scale);
+      fold(block, shared, seen_of(a, sight, page, true), E, type, scale);
       put(block, shared, slot, r, R, E);
       slot += slot_floats;
       --left;

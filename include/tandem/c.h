@@ -235,7 +235,11 @@ typedef enum tandem_read_mode {
   TANDEM_READ_BUFFERED = 1,
   TANDEM_READ_DIRECT = 2
 } tandem_read_mode;
-typedef enum tandem_kv_type { TANDEM_KV_F16 = 0, TANDEM_KV_F32 = 1 } tandem_kv_type;
+typedef enum tandem_kv_type {
+  TANDEM_KV_F16 = 0,
+  TANDEM_KV_F32 = 1,
+  TANDEM_KV_Q8_0 = 2 /* 8.5 bits for each value; for heads whose width is a multiple of 32 */
+} tandem_kv_type;
 
 typedef enum tandem_log_level {
   TANDEM_LOG_DEBUG = 0,

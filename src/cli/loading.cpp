@@ -51,7 +51,9 @@ api::EngineOptions options_of(const LoadFlags& flags) {
   options.read_mode = flags.read == "buffered" ? TANDEM_READ_BUFFERED
                       : flags.read == "direct" ? TANDEM_READ_DIRECT
                                                : TANDEM_READ_AUTO;
-  options.kv_type = flags.kv == "f32" ? TANDEM_KV_F32 : TANDEM_KV_F16;
+  options.kv_type = flags.kv == "f32"    ? TANDEM_KV_F32
+                    : flags.kv == "q8_0" ? TANDEM_KV_Q8_0
+                                         : TANDEM_KV_F16;
   options.device = flags.device;
   options.gpu_layers = flags.gpu_layers;
   options.cpu_experts = flags.cpu_experts;
@@ -90,7 +92,7 @@ void LoadFlags::add_to(CommandLine& line) {
              "threads, 0: one per physical core");
   line.choice("--read", read, {"auto", "buffered", "direct"},
               "how weights are read from the drive");
-  line.choice("--kv", kv, {"f16", "f32"},
+  line.choice("--kv", kv, {"f16", "f32", "q8_0"},
               "format of the keys and values that are kept (" + kv + ")");
   line.flag("--force", force, "load although the numbers say that it does not fit");
   line.group("Second processor");

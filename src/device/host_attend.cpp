@@ -24,6 +24,18 @@ Partial partial_over(float* memory, int64_t group) {
   return {memory, memory + group, memory + 2 * group};
 }
 
+cpu::KernelTable::AttendPage* attend_page_of(const cpu::KernelTable& kernels, KvType type) {
+  switch (type) {
+    case KvType::kF16:
+      return kernels.attend_page_f16;
+    case KvType::kF32:
+      return kernels.attend_page_f32;
+    case KvType::kQ8_0:
+      return kernels.attend_page_q8_0;
+  }
+  return nullptr;
+}
+
 // One token's query heads that share a key-value head.
 class Attention {
  public:
@@ -31,8 +43,7 @@ class Attention {
             int64_t token, int64_t kv_head, float* scratch)
       : op_(op),
         kernels_(kernels),
-        attend_page_(op.constants->kv_type == KvType::kF16 ? kernels.attend_page_f16
-                                                           : kernels.attend_page_f32),
+        attend_page_(attend_page_of(kernels, op.constants->kv_type)),
         group_(op.constants->n_heads / op.constants->n_kv_heads),
         width_(op.constants->head_width),
         n_keys_(op.step->first_position + token + 1),
@@ -51,7 +62,7 @@ class Attention {
   void attend(int64_t page, const Partial& into) const {
     const int64_t skipped = page == first_page() ? first_key_ % kPageTokens : 0;
     const int64_t n = std::min(kPageTokens, n_keys_ - page * kPageTokens) - skipped;
-    const size_t row_bytes = op_.constants->kv_head_bytes() / static_cast<size_t>(kPageTokens);
+    const size_t row_bytes = op_.constants->kv_row_bytes();
     const std::byte* keys =
         keys_of_page(op_, page) + head_offset_ + static_cast<size_t>(skipped) * row_bytes;
     attend_page_(q_, keys, keys + op_.constants->kv_page_bytes(), n, group_, width_, scale_,

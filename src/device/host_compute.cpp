@@ -90,17 +90,33 @@ void rope_angles(const Operation& op, int64_t position, float* out) {
   }
 }
 
+// Integers as activations are rounded to them, the scale rounded to half.
+void store_q8_0(const cpu::KernelTable& kernels, const float* x, BlockQ8_0* out, int64_t n) {
+  for (int64_t i = 0; i < n; i += 32) {
+    BlockQ8A rounded;
+    kernels.quantize_q8a(x + i, &rounded, 32);
+    kernels.store_f16(&rounded.d, &out[i / 32].d, 1);
+    std::memcpy(out[i / 32].qs, rounded.qs, sizeof(rounded.qs));
+  }
+}
+
 // One token's key or value heads into their places in a page.
 void store_heads(const OperationConstants& c, const cpu::KernelTable& kernels, const float* x,
                  std::byte* page, int64_t slot) {
   for (int64_t g = 0; g < c.n_kv_heads; ++g) {
     const float* head = x + g * c.head_width;
     std::byte* place = page + static_cast<size_t>(g) * c.kv_head_bytes() +
-                       static_cast<size_t>(slot * c.head_width) * c.kv_element_bytes();
-    if (c.kv_type == KvType::kF16) {
-      kernels.store_f16(head, reinterpret_cast<Half*>(place), c.head_width);
-    } else {
-      std::memcpy(place, head, static_cast<size_t>(c.head_width) * sizeof(float));
+                       static_cast<size_t>(slot) * c.kv_row_bytes();
+    switch (c.kv_type) {
+      case KvType::kF16:
+        kernels.store_f16(head, reinterpret_cast<Half*>(place), c.head_width);
+        break;
+      case KvType::kF32:
+        std::memcpy(place, head, static_cast<size_t>(c.head_width) * sizeof(float));
+        break;
+      case KvType::kQ8_0:
+        store_q8_0(kernels, head, reinterpret_cast<BlockQ8_0*>(place), c.head_width);
+        break;
     }
   }
 }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/blocks.h"
 #include "base/dtype.h"
 
 namespace tandem {
@@ -65,7 +66,15 @@ enum class RopeStyle : uint8_t {
   kNeox,    // pairs (i, i + n_rot/2)
 };
 
-enum class KvType : int { kF16 = 0, kF32 = 1 };
+// kQ8_0: each head's E values as E/32 BlockQ8_0.  Requires: E % 32 == 0.
+enum class KvType : int { kF16 = 0, kF32 = 1, kQ8_0 = 2 };
+
+// Of one position, one key-value head.
+constexpr size_t kv_row_bytes(KvType type, int64_t head_width) {
+  const auto width = static_cast<size_t>(head_width);
+  if (type == KvType::kQ8_0) return width / 32 * sizeof(BlockQ8_0);
+  return width * (type == KvType::kF16 ? 2 : 4);
+}
 
 inline constexpr int64_t kPageTokens = 64;
 
@@ -80,11 +89,9 @@ struct OperationConstants {
   double rope_magnitude = 1;
   KvType kv_type = KvType::kF16;
 
-  size_t kv_element_bytes() const { return kv_type == KvType::kF16 ? 2 : 4; }
+  size_t kv_row_bytes() const { return tandem::kv_row_bytes(kv_type, head_width); }
   // One key-value head of a page: [64,E].
-  size_t kv_head_bytes() const {
-    return static_cast<size_t>(kPageTokens * head_width) * kv_element_bytes();
-  }
+  size_t kv_head_bytes() const { return static_cast<size_t>(kPageTokens) * kv_row_bytes(); }
   size_t kv_page_bytes() const { return static_cast<size_t>(n_kv_heads) * kv_head_bytes(); }
 };
 

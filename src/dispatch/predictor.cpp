@@ -207,8 +207,8 @@ double value_bytes(const Program& program, ValueId value, const StepSize& size) 
 void add_attention(const Program& program, const StepSize& size, Work& work) {
   const ModelShape& s = program.shape;
   const double context = static_cast<double>(size.n_context);
-  const double element = size.kv_type == KvType::kF16 ? 2 : 4;
-  work.bytes += 2 * context * static_cast<double>(s.kv_width()) * element;
+  const auto row = static_cast<double>(kv_row_bytes(size.kv_type, s.head_width));
+  work.bytes += 2 * context * static_cast<double>(s.n_kv_heads) * row;
   work.multiply_adds +=
       2 * context * static_cast<double>(s.query_width()) * static_cast<double>(size.n_tokens);
 }

@@ -16,9 +16,8 @@ struct KvLayout {
   int64_t head_width = 0;
   KvType type = KvType::kF16;
 
-  size_t element_bytes() const { return type == KvType::kF16 ? 2 : 4; }
   size_t head_bytes() const {
-    return static_cast<size_t>(kPageTokens * head_width) * element_bytes();
+    return static_cast<size_t>(kPageTokens) * kv_row_bytes(type, head_width);
   }
   size_t page_bytes() const { return static_cast<size_t>(n_kv_heads) * head_bytes(); }
   size_t group_bytes() const { return static_cast<size_t>(n_layers) * 2 * page_bytes(); }

@@ -57,6 +57,9 @@ Result<EngineOptions> read_options(const tandem_engine_options* options) {
     case TANDEM_KV_F32:
       out.kv_type = KvType::kF32;
       break;
+    case TANDEM_KV_Q8_0:
+      out.kv_type = KvType::kQ8_0;
+      break;
     default:
       return invalid_argument("options.kv_type is " + std::to_string(kv_type));
   }

@@ -108,6 +108,15 @@ std::unique_ptr<StepRecorder> make_recorder(const Machine& machine, unsigned n_t
   return std::make_unique<StepRecorder>(rates, options.trace_records);
 }
 
+Status check_kv_type(KvType type, int64_t head_width) {
+  if (type != KvType::kQ8_0 || head_width % 32 == 0) return ok_status();
+  return unsupported(
+             "keys and values in q8_0 need heads whose width is a multiple of 32, the model's "
+             "have " +
+             std::to_string(head_width))
+      .suggest("take f16");
+}
+
 }  // namespace
 
 KvLayout Engine::kv_layout() const {
@@ -117,6 +126,7 @@ KvLayout Engine::kv_layout() const {
 
 Result<std::unique_ptr<Engine>> Engine::create(const Model& model, EngineOptions options) {
   TANDEM_RETURN_IF_ERROR(check_options(options));
+  TANDEM_RETURN_IF_ERROR(check_kv_type(options.kv_type, model.program().shape.head_width));
   std::unique_ptr<Engine> engine(new Engine(model));
   engine->log_ = options.log;
   engine->kv_type_ = options.kv_type;

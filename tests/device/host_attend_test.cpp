@@ -122,11 +122,25 @@ class Layer {
     const float x = (which == 0 ? keys_ : values_)[static_cast<size_t>(
         position * constants_.n_kv_heads * constants_.head_width + i)];
     if (constants_.kv_type == KvType::kF32) return static_cast<double>(x);
+    if (constants_.kv_type == KvType::kQ8_0) return stored_in_block(which, position, i);
     Half half;
     float back;
     kernels_.store_f16(&x, &half, 1);
     kernels_.dequantize_f16(&half, &back, 1);
     return static_cast<double>(back);
+  }
+
+  // What the block of 32 values holds of one.
+  double stored_in_block(int which, int64_t position, int64_t i) const {
+    const float* const row = (which == 0 ? keys_ : values_).data() +
+                             position * constants_.n_kv_heads * constants_.head_width;
+    BlockQ8A block;
+    Half half;
+    float scale;
+    kernels_.quantize_q8a(row + i / 32 * 32, &block, 32);
+    kernels_.store_f16(&block.d, &half, 1);
+    kernels_.dequantize_f16(&half, &scale, 1);
+    return static_cast<double>(scale * static_cast<float>(block.qs[i % 32]));
   }
 
   void run(OpKind kind, const std::vector<std::byte*>& pages, const std::vector<Operand>& in,
@@ -209,7 +223,10 @@ TEST_P(AttentionInParts, HasTheBitsOfTheWholeForEveryCut) {
 std::string name_of(const ::testing::TestParamInfo<Parameters>& instance) {
   const auto& [shape, n_tokens, type, isa] = instance.param;
   return std::string(shape.name) + "_T" + std::to_string(n_tokens) +
-         (type == KvType::kF16 ? "_f16_" : "_f32_") + std::string(cpu::name_of(isa));
+         (type == KvType::kF16   ? "_f16_"
+          : type == KvType::kF32 ? "_f32_"
+                                 : "_q8_0_") +
+         std::string(cpu::name_of(isa));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -219,6 +236,14 @@ INSTANTIATE_TEST_SUITE_P(
                                          Shape{"window", 4, 2, 40, 150, 420},
                                          Shape{"page_window", 4, 1, 32, 64, 320}),
                        ::testing::Values(1, 16), ::testing::Values(KvType::kF16, KvType::kF32),
+                       ::testing::Values(cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512)),
+    name_of);
+INSTANTIATE_TEST_SUITE_P(
+    ShapesOfBlocks, AttentionInParts,
+    ::testing::Combine(::testing::Values(Shape{"short", 4, 4, 32, 0, 3},
+                                         Shape{"grouped", 8, 2, 64, 0, 500},
+                                         Shape{"window", 4, 2, 96, 150, 420}),
+                       ::testing::Values(1, 16), ::testing::Values(KvType::kQ8_0),
                        ::testing::Values(cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512)),
     name_of);
 

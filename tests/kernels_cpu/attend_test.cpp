@@ -1,8 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels_cpu/compare.h"
@@ -68,6 +70,31 @@ struct Page {
     return p;
   }
 
+  // The same positions from blocks of int8, and from the floats that these stand for: the same arithmetic.
+  static std::vector<BlockQ8_0> to_blocks(std::vector<float>& floats) {
+    std::vector<BlockQ8_0> blocks(floats.size() / 32);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      BlockQ8A rounded;
+      table_for(Isa::kScalar)->quantize_q8a(floats.data() + i * 32, &rounded, 32);
+      table_for(Isa::kScalar)->store_f16(&rounded.d, &blocks[i].d, 1);
+      std::copy(std::begin(rounded.qs), std::end(rounded.qs), blocks[i].qs);
+      table_for(Isa::kScalar)->dequantize_f16(&blocks[i].d, &rounded.d, 1);
+      for (size_t e = 0; e < 32; ++e)
+        floats[i * 32 + e] = rounded.d * static_cast<float>(blocks[i].qs[e]);
+    }
+    return blocks;
+  }
+  std::pair<Partial, Partial> attend_blocks_and_floats(const KernelTable& kernels) {
+    const std::vector<BlockQ8_0> keys = to_blocks(k), values = to_blocks(v);
+    Partial p{std::vector<float>(static_cast<size_t>(R)),
+              std::vector<float>(static_cast<size_t>(R)),
+              std::vector<float>(static_cast<size_t>(R * E))};
+    std::vector<float> scores(static_cast<size_t>(R * n));
+    kernels.attend_page_q8_0(q.data(), keys.data(), values.data(), n, R, E, scale, scores.data(),
+                             p.m.data(), p.s.data(), p.acc.data());
+    return {p, attend(kernels, false, 0, n)};
+  }
+
   // acc / s and the sum of the values' magnitudes under the same weights, in double.
   struct Exact {
     std::vector<double> output, magnitude;
@@ -120,6 +147,20 @@ void expect_output(const Partial& partial, const Page& page) {
         (0x1p-17 + 2 * static_cast<double>(page.n + 4) * kRounding) * exact.magnitude[i];
     ASSERT_TRUE(within(bound, actual, static_cast<float>(exact.output[i])))
         << "n=" << page.n << " R=" << page.R << " E=" << page.E << " output " << i;
+  }
+}
+
+TEST_P(AttendTest, BlocksOfInt8GiveTheBitsOfTheFloatsTheyStandFor) {
+  for (const int64_t n : {1, 2, 3, 4, 15, 16, 17, 33, 64}) {
+    for (const int64_t R : {1, 2, 4, 5, 8}) {
+      for (const int64_t E : {32, 64, 96, 128, 256}) {
+        Page page(n, R, E);
+        const auto [blocks, floats] = page.attend_blocks_and_floats(kernels());
+        ASSERT_EQ(floats.m, blocks.m) << n << " positions, " << R << " x " << E;
+        ASSERT_EQ(floats.s, blocks.s) << n << " positions, " << R << " x " << E;
+        ASSERT_EQ(floats.acc, blocks.acc) << n << " positions, " << R << " x " << E;
+      }
+    }
   }
 }
 

@@ -372,13 +372,22 @@ void pages(Builder& b, const KvShape& shape, int64_t n_positions, float special,
     if (!present.empty() && present[static_cast<size_t>(page)] == '-') continue;
     b.address(entry, groups + static_cast<size_t>(n_pages - 1 - page) * group_bytes);
   }
-  const auto n_values =
-      static_cast<int64_t>(static_cast<size_t>(n_pages) * group_bytes / c.kv_element_bytes());
+  const auto n_rows =
+      static_cast<int64_t>(static_cast<size_t>(n_pages) * group_bytes / c.kv_row_bytes());
+  const int64_t n_values = n_rows * c.head_width;
   std::vector<float> values(static_cast<size_t>(n_values));
   for (float& value : values) value = b.normal();
   if (special != 0) values[values.size() / 2 + 3] = special;
   if (c.kv_type == KvType::kF16) {
     scalar().store_f16(values.data(), b.at<Half>(groups), n_values);
+  } else if (c.kv_type == KvType::kQ8_0) {
+    auto* const blocks = b.at<BlockQ8_0>(groups);
+    for (int64_t i = 0; i < n_values / 32; ++i) {
+      BlockQ8A rounded;
+      scalar().quantize_q8a(values.data() + i * 32, &rounded, 32);
+      scalar().store_f16(&rounded.d, &blocks[i].d, 1);
+      std::copy(std::begin(rounded.qs), std::end(rounded.qs), blocks[i].qs);
+    }
   } else {
     std::memcpy(b.at<float>(groups), values.data(), values.size() * 4);
   }
@@ -438,10 +447,13 @@ Case attend_pages(const std::string& name, const KvShape& shape, int64_t T, int6
 }
 
 Case store_kv(KvType type, std::string_view present) {
-  Builder b((type == KvType::kF16 ? "store_kv_f16" : "store_kv_f32") +
+  const int64_t head_width = type == KvType::kQ8_0 ? 32 : 20;
+  Builder b((type == KvType::kF16   ? "store_kv_f16"
+             : type == KvType::kF32 ? "store_kv_f32"
+                                    : "store_kv_q8_0") +
                 std::string(present == "+++" ? "" : "_split"),
             OpKind::kStoreKv, 7);
-  const int64_t T = 70, width = 3 * 20;
+  const int64_t T = 70, width = 3 * head_width;
   b.step.n_tokens = T;
   b.step.first_position = 60;  // over two pages' ends
   b->op.width = width;
@@ -451,7 +463,7 @@ Case store_kv(KvType type, std::string_view present) {
   const float special[] = {kInfinity,  -kInfinity, 65519.0f,     65520.0f, 0x1p-25f,
                            0x1.8p-25f, -0x1p-14f,  0x1.ffcp-15f, -0.0f};
   std::copy(std::begin(special), std::end(special), values);
-  pages(b, {6, 3, 20, type, 0}, 60 + T, 0, present);
+  pages(b, {6, 3, head_width, type, 0}, 60 + T, 0, present);
   return b.done();
 }
 
@@ -562,6 +574,10 @@ std::vector<Case> all_cases() {
   add(store_kv(KvType::kF16, "+++"));
   add(store_kv(KvType::kF32, "+++"));
   add(store_kv(KvType::kF16, "+-+"));
+  add(store_kv(KvType::kQ8_0, "+++"));
+  add(store_kv(KvType::kQ8_0, "+-+"));
+  add(attend("blocks", {8, 2, 64, KvType::kQ8_0, 0}, 5, 300, 0, true));
+  add(attend_pages("blocks", {8, 2, 128, KvType::kQ8_0, 100}, 3, 300, "+-+++", 3));
   add(attend("first_token", {4, 4, 64, KvType::kF16, 0}, 1, 0, 0, true));
   add(attend("grouped", {8, 2, 128, KvType::kF16, 0}, 5, 300, 0, true));
   add(attend("window", {4, 2, 80, KvType::kF32, 100}, 70, 95, 0, true));

@@ -293,6 +293,45 @@ TEST_F(SessionTest, FileOfAnotherModelOrContextOrKvTypeIsRefused) {
   refused_by(other_type.session().get(), "KV type");
 }
 
+// Of the bundled model, whose heads are wide enough: what half as many bytes hold changes little, and everything that
+// sessions do they do with it.
+TEST(SessionOfBlocks, GivesNearlyTheSameLogitsOnAnyProcessorAndIsSaved) {
+  const std::string model = std::string(TANDEM_SOURCE_DIR) + "/examples/models/tiny-verse.gguf";
+  tandem_engine_options options = engine_options();
+  const Loaded plain(model, options);
+  options.kv_type = TANDEM_KV_Q8_0;
+  const Loaded loaded(model, options);
+  const std::vector<int32_t> tokens = some_tokens(70);
+  const SessionPtr session = loaded.session(), again = loaded.session();
+  const std::vector<float> rows = evaluate(session.get(), tokens);
+  const std::vector<float> exact = evaluate(plain.session().get(), tokens);
+  ASSERT_EQ(exact.size(), rows.size());
+  EXPECT_NE(exact, rows);
+  const double worst = relative_l2(rows, exact);
+  RecordProperty("relative_l2", std::to_string(worst));
+  EXPECT_LE(worst, 2e-2);
+  EXPECT_EQ(rows, evaluate(again.get(), tokens));
+  options.device = "mirror:vram=2MiB,poison";
+  EXPECT_EQ(rows, evaluate(Loaded(model, options).session().get(), tokens));
+  options.device = nullptr;
+  const TemporaryFolder folder;
+  const std::string path = (folder / "state").string();
+  ASSERT_EQ(TANDEM_OK, tandem_session_save(session.get(), path.c_str(), nullptr));
+  const SessionPtr restored = loaded.session();
+  ASSERT_EQ(TANDEM_OK, tandem_session_load(restored.get(), path.c_str(), nullptr));
+  EXPECT_EQ(evaluate(session.get(), {7, 8}), evaluate(restored.get(), {7, 8}));
+}
+
+TEST(SessionOfBlocks, AreRefusedForHeadsThatBlocksDoNotFit) {
+  const ModelPtr model = open_model(golden_model("mistral-wide-heads"));
+  tandem_engine_options options = engine_options();
+  options.kv_type = TANDEM_KV_Q8_0;
+  tandem_engine* engine = nullptr;
+  Error error;
+  EXPECT_EQ(TANDEM_ERROR_UNSUPPORTED, tandem_engine_create(model.get(), &options, &engine, error));
+  EXPECT_THAT(error.text(), HasSubstr("a multiple of 32, the model's have 24"));
+}
+
 // A saved session and a second one whose contents damaged files must not touch.
 class DamagedFile : public SessionTest {
  protected:
