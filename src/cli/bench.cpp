@@ -264,6 +264,7 @@ int run_bench(Console& console, const Arguments& arguments) {
   int code = kExitOk;
   auto loaded = load(console, *path, flags.load, code);
   if (!loaded) return code;
+  for (const std::string& note : loaded->notes) console.note(note);
   code = Bench(console, *loaded, flags, *depths).run();
   print_trace(console, *loaded);
   return finish_trace(console, *loaded, code);

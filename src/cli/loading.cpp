@@ -144,6 +144,14 @@ std::optional<api::Model> open_model(Console& console, const std::string& path, 
 std::optional<Loaded> load(Console& console, const std::string& path, const LoadFlags& flags,
                            int& exit_code) {
   // A file that cannot be written is better known now than after the answer.
+  // Written at the end, in one piece: only a file can be.
+  std::error_code ignored;
+  if (flags.trace == "-" ||
+      (fs::exists(flags.trace, ignored) && !fs::is_regular_file(flags.trace, ignored))) {
+    console.error("--trace: " + flags.trace + ": is not a regular file");
+    exit_code = kExitFailure;
+    return std::nullopt;
+  }
   if (std::string error; !flags.trace.empty() && !can_write(flags.trace, error)) {
     console.error("--trace: " + error);
     exit_code = kExitFailure;

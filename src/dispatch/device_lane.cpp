@@ -276,9 +276,10 @@ Status DeviceLane::submit_graph() {
     can_capture_ = false;
     return submit_until(0);
   }
-  n_submitted_ = n_tasks_;
   const auto slots = slots_ != nullptr ? slots_->readable() : std::span<const MemoryRange>();
-  return device_.replay(stream_, *graph, {pages_, slots});
+  TANDEM_RETURN_IF_ERROR(device_.replay(stream_, *graph, {pages_, slots}));
+  n_submitted_ = n_tasks_;
+  return ok_status();
 }
 
 Result<GraphId> DeviceLane::graph_of(const Work& work) {
@@ -442,7 +443,7 @@ Status DeviceLane::finish() {
   if (!submitted_) return ok_status();
   submitted_ = false;
   Status done;
-  if (reached_ < n_tasks_) {
+  if (reached_ < n_tasks_ || failed_) {  // a task may be there in part
     announce(kAllProgress);
     if (failed_) end_choices();  // no more of them will come
     done = device_.synchronize(stream_);

@@ -375,8 +375,8 @@ void Executor::Walk::run_lanes() {
   n_tasks_done = 0;
   if (submitted && !schedule->cpu.empty()) team.run(run_tasks, this);
   if (lane != nullptr) {
-    if (submitted && n_tasks_done < schedule->cpu.size()) {
-      abandon(n_tasks_done);
+    if (n_tasks_done < schedule->cpu.size()) {
+      abandon(n_tasks_done);  // also where a part was submitted before something was refused
     } else if (submitted) {
       lane_status = lane->submit_rest();
     }

@@ -155,7 +155,12 @@ class Chooser {
     for (BlockId b = 0; b < fixed_.size(); ++b) {
       if (fixed_[b]) put(b, *fixed_[b]);
     }
-    const uint64_t slots = options_.file.expert_slots.value_or(0) * slot_bytes(/*possibly=*/true);
+    uint64_t n_experts = 0;
+    for (size_t layer = 0; layer < experts_.size(); ++layer) {
+      n_experts += static_cast<uint64_t>(n_cacheable(layer, /*possibly=*/true));
+    }
+    const uint64_t slots =
+        std::min(options_.file.expert_slots.value_or(0), n_experts) * slot_bytes(/*possibly=*/true);
     // Slots make way for keys and values: both together take what the larger takes.
     reserved_ = options_.file.kv_layers
                     ? std::max(slots, kv_to_reserve(options_.file.kv_layers->size()))

@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using ReadJson = nlohmann::json;
 
-constexpr size_t kMaxTextBytes = 8 << 20;
+constexpr size_t kMaxTextBytes = 1 << 20;
 constexpr int kMaxDepth = 4;
 constexpr size_t kMaxRules = 65536;
 // Those with * or ? are tried on every block.  to_json() writes at most two for a layer and two for all.
@@ -36,6 +36,10 @@ Result<ReadJson> parse(std::string_view text) {
   if (text.size() > kMaxTextBytes) {
     return corrupt("place file: " + format_bytes(text.size()) + ", at most " +
                    format_bytes(kMaxTextBytes) + " are read");
+  }
+  // JSON's reader takes a zero byte for the end.
+  if (const size_t zero = text.find('\0'); zero != text.npos) {
+    return corrupt("place file: not JSON at byte " + std::to_string(zero)).at_offset(zero);
   }
   bool too_deep = false;
   std::string repeated;

@@ -141,7 +141,17 @@ Result<Hybrid> plan_hybrid(const Program& program, const HybridOptions& options,
   space.kv_layer_bytes =
       need.kv.bytes_for(need.n_context) / static_cast<uint64_t>(program.shape.n_layers);
   space.kv_page_bytes = 2 * need.kv.page_bytes();
-  TANDEM_ASSIGN_OR_RETURN(hybrid.placement, choose_placement(program, placement_options, space));
+  Result<Placement> placement = choose_placement(program, placement_options, space);
+  if (!placement.ok()) {
+    const Status& why = placement.status();
+    const bool is_of_file = why.message().starts_with("place file");
+    return is_of_file ? why.named_after_file(options.place_file.string()) : why;
+  }
+  hybrid.placement = std::move(*placement);
+  if (!hybrid.device->info().computes) {
+    hybrid.placement.notes.push_back(
+        "the device only takes time and computes nothing: what comes out means nothing");
+  }
   hybrid.summary = summary_of(program, hybrid.placement, hybrid.device->info().name);
   return hybrid;
 }

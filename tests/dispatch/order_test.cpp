@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 
 #include "base/checked.h"
@@ -94,7 +95,7 @@ class OrderTest : public ::testing::TestWithParam<const char*> {
   }
 
   // Without its n-th wait, in a process of its own: who does not wait may compute with anything, and die of it.
-  enum class Fate { kFound, kDied, kNotMissed, kNotLeftOut };
+  enum class Fate { kFound, kDied, kNotMissed, kNotLeftOut, kHangs };
   Fate run_without(uint64_t nth, const Placement& placement, hybrid::ExpertRules rules,
                    Steps steps) {
     std::fflush(nullptr);
@@ -114,6 +115,7 @@ class OrderTest : public ::testing::TestWithParam<const char*> {
   static Fate fate_of(pid_t child) {
     int state = 0;
     EXPECT_EQ(child, ::waitpid(child, &state, 0));
+    if (WIFSIGNALED(state) && WTERMSIG(state) == SIGALRM) return Fate::kHangs;
     const bool told = WIFEXITED(state) && WEXITSTATUS(state) <= static_cast<int>(Fate::kNotLeftOut);
     return told ? static_cast<Fate>(WEXITSTATUS(state)) : Fate::kDied;
   }
@@ -139,13 +141,16 @@ class OrderTest : public ::testing::TestWithParam<const char*> {
       EXPECT_TRUE(fate == Fate::kFound || fate == Fate::kDied)
           << name << ": wait " << nth << " of " << whole.n_loading << " + "
           << whole.n_waits - whole.n_loading
-          << (fate == Fate::kNotMissed ? " is not missed" : " was not there to be left out");
+          << (fate == Fate::kNotMissed ? " is not missed"
+              : fate == Fate::kHangs   ? " is waited for for ever by something else"
+                                       : " was not there to be left out");
     }
     if (placement.n_expert_slots > 0 && !rules.fetch &&
         !rules.rates) {  // copies arrive beside steps
       const Fate fate = run_without(kEveryPoll, placement, rules, steps);
       EXPECT_TRUE(fate == Fate::kFound || fate == Fate::kDied) << name << ": polls are not missed";
     }
+    EXPECT_GT(n_found, 0) << name;
     std::printf("%s, %s: of %d single waits left out %d are found missing, %d killed the process\n",
                 GetParam(), name.c_str(), static_cast<int>(whole.n_waits - whole.n_loading),
                 n_found, n_died);

@@ -61,10 +61,13 @@ class DeviceFaults : public ::testing::TestWithParam<Setting> {
   // The engine could be made: how it answers.
   Met ask_despite(const Kind& kind, tandem_engine* engine) {
     const SessionPtr session = create_session(engine);
-    const Answer first = answer(session.get());
-    if (first.done.event.finish != TANDEM_FINISH_ERROR) {
+    Answer first;
+    for (int round = 0;; ++round) {  // the second has what the first left everywhere
+      first = answer(session.get());
+      if (first.done.event.finish == TANDEM_FINISH_ERROR) break;
       EXPECT_EQ(expected_, first.tokens);
-      return Met::kNo;
+      if (round == 1) return Met::kNo;
+      EXPECT_EQ(TANDEM_OK, tandem_session_truncate(session.get(), 0, nullptr));
     }
     expect_told(kind, first.done.error_code, first.done.error_text);
     EXPECT_LE(first.tokens.size(), expected_.size());
@@ -132,6 +135,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Setting{"Whole", "llama-mha", "mirror:vram=64MiB", 1},
                       Setting{"WholeLazy", "llama-mha", "mirror:vram=64MiB,order=lazy,poison", 3},
                       Setting{"Experts", "qwen3moe", "mirror:vram=500KiB,poison", 1},
+                      Setting{"ExpertsLazy", "qwen3moe", "mirror:vram=600KiB,order=lazy", 4},
                       Setting{"ExpertsRandom", "qwen3moe",
                               "mirror:vram=500KiB,order=random:3,poison", 3}),
     [](const auto& instance) { return instance.param.name; });

@@ -277,6 +277,7 @@ Status CudaDevice::wait_flag(FlagId flag, uint32_t value, const CancelFlag& canc
     const cudaError_t state = cudaStreamQuery(own_stream_.get());
     if (state != cudaErrorNotReady)
       TANDEM_RETURN_IF_ERROR(told(state, "waiting for a flag of the device"));
+    (void)cudaGetLastError();  // not to be taken for the next launch's
     std::this_thread::sleep_for(kSleep);
   }
   return ok_status();
