@@ -205,7 +205,9 @@ int run_chat(Console& console, const Arguments& arguments) {
     return kExitFailure;
   }
   int code = kExitOk;
-  auto loaded = load(console, path, flags.load, code);
+  LoadFlags how = flags.load;
+  how.keeps_times = true;
+  auto loaded = load(console, path, how, code);
   if (!loaded) return code;
   if (loaded->model_info.has_chat_template == 0) {
     return no_template(console, loaded->model_info,

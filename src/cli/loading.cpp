@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Of each lane: a minute of tokens, and 20 MB.
-constexpr uint32_t kTraceRecords = 1 << 16;
+constexpr uint32_t kTraceRecords = 1 << 16, kTimes = 1 << 12;
 
 // Notes arrive on any thread of the library, also after loading.
 struct NoteList {
@@ -43,6 +43,11 @@ fs::path program_folder() {
   return fs::read_symlink("/proc/self/exe", ignored).parent_path();
 }
 
+uint32_t trace_records_of(const LoadFlags& flags) {
+  if (!flags.trace.empty()) return kTraceRecords;
+  return flags.keeps_times && flags.device != "none" ? kTimes : 0;
+}
+
 api::EngineOptions options_of(const LoadFlags& flags) {
   api::EngineOptions options;
   options.n_threads = flags.n_threads;
@@ -59,7 +64,7 @@ api::EngineOptions options_of(const LoadFlags& flags) {
   options.cpu_experts = flags.cpu_experts;
   options.place_file = flags.place_file;
   options.device_memory = flags.device_memory;
-  options.trace_records = flags.trace.empty() ? 0 : kTraceRecords;
+  options.trace_records = trace_records_of(flags);
   options.expert_cache = !flags.no_expert_cache;
   options.split = !flags.no_split;
   return options;
@@ -124,7 +129,7 @@ int finish_trace(Console& console, const Loaded& loaded, int code) {
 }
 
 void print_trace(Console& console, const Loaded& loaded) {
-  if (loaded.trace.empty()) return;
+  if (!loaded.has_times) return;
   const auto text = loaded.engine.trace_text();
   if (!text) return;
   for (size_t at = 0; at < text->size();) {
@@ -202,8 +207,9 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
     return std::nullopt;
   }
   const std::lock_guard<std::mutex> lock(notes->mutex);
-  return Loaded{std::move(*model), std::move(*engine), *model_info,
-                *engine_info,      notes->notes,       flags.trace};
+  return Loaded{
+      std::move(*model), std::move(*engine),         *model_info, *engine_info, notes->notes,
+      flags.trace,       trace_records_of(flags) > 0};
 }
 
 int no_template(Console& console, const tandem_model_info& model, std::string_view suggestion) {

@@ -22,6 +22,8 @@ struct LoadFlags {
   std::string device = "none", gpu_layers = "auto", cpu_experts = "0", place_file, device_memory;
 
   std::string trace;  // a file; "": none is written
+  // Without a file too, what tasks take is kept where there is a second processor: for print_trace().
+  bool keeps_times = false;
 
   void add_to(CommandLine& line);
   // --trace, for commands that end with finish_trace().
@@ -38,6 +40,7 @@ struct Loaded {
   tandem_engine_info engine_info;
   std::vector<std::string> notes;  // what the engine fell back to, and why
   std::string trace;               // the file that it is to be written to; "": there is none
+  bool has_times = false;          // of tasks, for print_trace()
 };
 
 // Prints what went wrong and gives nothing.
@@ -47,7 +50,7 @@ std::optional<Loaded> load(Console& console, const std::string& path, const Load
 
 // Writes the trace that was asked for, even if what it shows went wrong.  `code`, or failure.
 int finish_trace(Console& console, const Loaded& loaded, int code);
-// What the trace says, in dim lines on standard error; nothing without one.
+// What tasks took, in dim lines on standard error; nothing where that was not kept.
 void print_trace(Console& console, const Loaded& loaded);
 
 // Prints that the model cannot chat, with the reason, and gives the exit code.

@@ -353,5 +353,14 @@ TEST(Chat, OpensTheBundledModelAndSaysThatItIsAToy) {
   EXPECT_GT(outcome.out.size(), 20u);
 }
 
+// What each processor did, and how often an expert was there.
+TEST(Chat, StatsShowTiersLanesAndTheHitRateOfASecondProcessor) {
+  const Outcome outcome =
+      tandem({"chat", bundled(), "-n", "8", "--device", "mirror:vram=4MiB"}, "hello\n/stats\n");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  for (const char* part : {"RAM ", "mirror ", "critical lane", "cpu", "device", "uses found in"})
+    EXPECT_THAT(outcome.out + outcome.err, ::testing::HasSubstr(part)) << part;
+}
+
 }  // namespace
 }  // namespace tandem::testing
