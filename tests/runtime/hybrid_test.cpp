@@ -256,6 +256,33 @@ TEST(EngineDevice, MemoryThatIsTakenBackAndGivenChangesNoAnswer) {
   EXPECT_EQ(at_first.budget_bytes, device_tier(engine).budget_bytes);
 }
 
+// Saving brings pages from the device while a step of another session moves its own.
+TEST(EngineDevice, ASessionIsSavedBesideOneThatAnswers) {
+  const ModelPtr model = open_model(golden_model("llama-mha"));
+  const TokenRequest request(some_tokens(62), 100, seeded(model.get(), 3));
+  const Loaded loaded(golden_model("llama-mha"), with_device("mirror:vram=64MiB"));
+  const SessionPtr answering = loaded.session(), saved = loaded.session();
+  const std::vector<int32_t> expected = ask(answering.get(), request.request).tokens;
+  const TemporaryFolder folder;
+  const std::string path = (folder / "state").string();
+  std::atomic<bool> ends{false};
+  std::thread saver([&] {
+    for (int32_t i = 0; !ends; ++i) {
+      evaluate(saved.get(), {i % 90});
+      EXPECT_EQ(TANDEM_OK, tandem_session_save(saved.get(), path.c_str(), nullptr));
+      if (i % 60 == 59) {
+        EXPECT_EQ(TANDEM_OK, tandem_session_truncate(saved.get(), 0, nullptr));
+      }
+    }
+  });
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(TANDEM_OK, tandem_session_truncate(answering.get(), 0, nullptr));
+    EXPECT_EQ(expected, ask(answering.get(), request.request).tokens);
+  }
+  ends = true;
+  saver.join();
+}
+
 class RefusedDevice : public ::testing::TestWithParam<Refusal> {};
 
 TEST_P(RefusedDevice, IsSaidInOneLine) {
