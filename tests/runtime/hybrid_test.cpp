@@ -243,6 +243,7 @@ TEST(EngineDevice, MemoryThatIsTakenBackAndGivenChangesNoAnswer) {
     for (uint64_t i = 0; !ends; ++i) {
       const uint64_t bytes = i % 3 == 0 ? 0 : at_first.budget_bytes / (1 + i % 3);
       EXPECT_EQ(TANDEM_OK, tandem_engine_set_device_memory(engine, bytes, nullptr));
+      EXPECT_EQ(bytes == 0 ? at_first.budget_bytes : bytes, device_tier(engine).budget_bytes);
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   });
@@ -270,6 +271,7 @@ TEST(EngineDevice, ASessionIsSavedBesideOneThatAnswers) {
     for (int32_t i = 0; !ends; ++i) {
       evaluate(saved.get(), {i % 90});
       EXPECT_EQ(TANDEM_OK, tandem_session_save(saved.get(), path.c_str(), nullptr));
+      if (i % 10 == 9) evaluate(loaded.session().get(), {1, 2});  // comes and goes
       if (i % 60 == 59) {
         EXPECT_EQ(TANDEM_OK, tandem_session_truncate(saved.get(), 0, nullptr));
       }
@@ -278,6 +280,13 @@ TEST(EngineDevice, ASessionIsSavedBesideOneThatAnswers) {
   for (int round = 0; round < 3; ++round) {
     EXPECT_EQ(TANDEM_OK, tandem_session_truncate(answering.get(), 0, nullptr));
     EXPECT_EQ(expected, ask(answering.get(), request.request).tokens);
+  }
+  // Logits of all tokens are steps of their own.
+  EXPECT_EQ(TANDEM_OK, tandem_session_truncate(answering.get(), 0, nullptr));
+  const std::vector<float> rows = evaluate(answering.get(), some_tokens(62));
+  for (int round = 0; round < 5; ++round) {
+    EXPECT_EQ(TANDEM_OK, tandem_session_truncate(answering.get(), 0, nullptr));
+    EXPECT_EQ(rows, evaluate(answering.get(), some_tokens(62)));
   }
   ends = true;
   saver.join();
