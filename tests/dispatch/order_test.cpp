@@ -170,7 +170,9 @@ TEST_P(OrderTest, NothingIsUnorderedInAnyOrderOfExecution) {
 }
 
 TEST_P(OrderTest, EverySingleWaitIsMissed) {
-  if (!kForks) GTEST_SKIP() << "under the thread sanitizer";
+  if (!kForks)
+    GTEST_SKIP() << "the thread sanitizer ends a forked process that starts threads; every other "
+                    "build runs this";
   expect_every_wait_is_needed(hybrid::placed(model_, kOnDevice), "all on the device");
   for (uint64_t seed = 1; seed <= 3; ++seed) {
     expect_every_wait_is_needed(hybrid::random_placement(model_, seed),
@@ -184,7 +186,9 @@ TEST_P(OrderTest, EverySingleWaitIsMissed) {
 }
 
 TEST_P(OrderTest, EverySingleWaitIsMissedWhereAttentionIsSplit) {
-  if (!kForks) GTEST_SKIP() << "under the thread sanitizer";
+  if (!kForks)
+    GTEST_SKIP() << "the thread sanitizer ends a forked process that starts threads; every other "
+                    "build runs this";
   expect_every_wait_is_needed(hybrid::placed(model_, kOnDevice), "pages on both sides", {},
                               run_split_steps);
 }

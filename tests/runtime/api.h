@@ -88,6 +88,15 @@ inline tandem_engine_options engine_options(unsigned n_threads = 2, uint32_t n_c
   return options;
 }
 
+// Of an engine with a second processor.
+inline tandem_tier_report device_tier(const tandem_engine* engine) {
+  tandem_tier_report tiers[2] = {TANDEM_INIT(tandem_tier_report), TANDEM_INIT(tandem_tier_report)};
+  size_t n = 0;
+  EXPECT_EQ(TANDEM_OK, tandem_engine_get_memory(engine, tiers, 2, &n, nullptr));
+  EXPECT_EQ(2u, n);
+  return tiers[1];
+}
+
 inline EnginePtr create_engine(const tandem_model* model,
                                const tandem_engine_options& options = engine_options()) {
   Error error;

@@ -140,14 +140,6 @@ INSTANTIATE_TEST_SUITE_P(
                               "mirror:vram=500KiB,order=random:3,poison", 3}),
     [](const auto& instance) { return instance.param.name; });
 
-uint64_t kv_bytes_on_device(const tandem_engine* engine) {
-  tandem_tier_report tiers[2] = {TANDEM_INIT(tandem_tier_report), TANDEM_INIT(tandem_tier_report)};
-  size_t n = 0;
-  EXPECT_EQ(TANDEM_OK, tandem_engine_get_memory(engine, tiers, 2, &n, nullptr));
-  EXPECT_EQ(2u, n);
-  return tiers[1].kv_bytes;
-}
-
 // The page that a decoded token needs finds no memory: it goes on in DRAM.
 TEST(DeviceFault, APageThatFindsNoMemoryInDecodeStaysInDram) {
   const ModelPtr model = open_model(golden_model("llama-mha"));
@@ -168,7 +160,7 @@ TEST(DeviceFault, APageThatFindsNoMemoryInDecodeStaysInDram) {
     const EnginePtr engine(made);
     const SessionPtr session = create_session(made);
     EXPECT_EQ(expected, ask(session.get(), request.request).tokens) << device;
-    kv_bytes.push_back(kv_bytes_on_device(made));
+    kv_bytes.push_back(device_tier(made).kv_bytes);
   }
   ASSERT_EQ(4u, kv_bytes.size());
   const uint64_t page = kv_bytes[3] - kv_bytes[2];  // nothing failed: three pages

@@ -197,14 +197,6 @@ struct Refusal {
   const char* text;
 };
 
-tandem_tier_report device_tier(const tandem_engine* engine) {
-  tandem_tier_report tiers[2] = {TANDEM_INIT(tandem_tier_report), TANDEM_INIT(tandem_tier_report)};
-  size_t n = 0;
-  EXPECT_EQ(TANDEM_OK, tandem_engine_get_memory(engine, tiers, 2, &n, nullptr));
-  EXPECT_EQ(2u, n);
-  return tiers[1];
-}
-
 TEST(EngineDevice, MemoryIsWhatTheOptionSays) {
   tandem_engine_options options = with_device("mirror:vram=64MiB");
   options.device_memory = "1MiB";
