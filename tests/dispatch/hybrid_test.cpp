@@ -1,6 +1,10 @@
 // Two processors, one program: whatever the placement and whatever the order in which the device goes on, the bits of the
 // results are those of the CPU alone, and every access is ordered.
 #include "dispatch/hybrid.h"
+
+#include <atomic>
+#include <thread>
+
 #include "base/checked.h"
 
 namespace tandem::hybrid {
@@ -226,6 +230,26 @@ TEST_P(ExpertCacheTest, FollowsABudgetThatShrinksAndGrows) {
   };
   EXPECT_EQ(expected_, evaluation.run());
   EXPECT_GT(n, 10);
+}
+
+TEST_P(ExpertCacheTest, SlotsCanBeCountedBesideStepsThatChangeThem) {
+  constexpr uint64_t kSlots = 16;
+  Evaluation evaluation(model_, cached(model_, kSlots), MirrorOptions());
+  const uint64_t all = evaluation.device->used_bytes();
+  const uint64_t slot = evaluation.placement.expert_slot_bytes;
+  int n = 0;
+  evaluation.before_step = [&] {
+    evaluation.device->set_budget(all - static_cast<uint64_t>(n++ % 5) * 3 * slot);
+  };
+  std::atomic<bool> done = false;
+  std::thread reader([&] {
+    while (!done.load(std::memory_order_relaxed)) {
+      EXPECT_LE(evaluation.executor->expert_slots(), kSlots);
+    }
+  });
+  EXPECT_EQ(expected_, evaluation.run());
+  done.store(true, std::memory_order_relaxed);
+  reader.join();
 }
 
 // Slots that fill the room of keys and values make way for them, page by page.

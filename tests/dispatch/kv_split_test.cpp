@@ -1,8 +1,10 @@
 // A sequence whose keys and values lie on both sides: whatever the device has room for, and whenever that changes, the bits
 // of the results are those of the CPU alone.
+#include <atomic>
 #include <cstring>
 #include <random>
 #include <string>
+#include <thread>
 
 #include "base/checked.h"
 #include "dispatch/hybrid.h"
@@ -319,6 +321,34 @@ TEST_P(KvSplitTest, ATruncatedSequenceGoesOnWithTheBitsOfTheCpu) {
     sequence->truncate(n_kept);
   }
   ASSERT_EQ(alone.step(*expected, 16), engine.step(*sequence, 16));
+}
+
+// Its pages are taken meanwhile, and given back.
+TEST_P(KvSplitTest, ASequenceIsTruncatedBesideTheStepsOfAnother) {
+  Engine alone(model_), engine(model_, all_on_device(model_), mirror_of(0));
+  const auto expected = alone.sequence(), stepping = engine.sequence(), cut = engine.sequence();
+  engine.make_room(*cut, 5);
+  for (int i = 0; i < 16; ++i) {
+    alone.step(*expected, 16);
+    engine.step(*cut, 16);
+  }
+  std::atomic<bool> done = false;
+  std::thread cutter([&] {
+    do cut->truncate(190);
+    while (!done.load(std::memory_order_relaxed));
+  });
+  std::vector<std::vector<float>> logits;
+  for (int i = 0; i < 16; ++i) {
+    engine.make_room(*stepping, i % 4 < 2 ? 5 : i % 4 - 2);
+    logits.push_back(engine.step(*stepping, 16));
+  }
+  done.store(true, std::memory_order_relaxed);
+  cutter.join();
+  EXPECT_EQ(190, cut->size());
+  expected->truncate(190);
+  EXPECT_EQ(alone.step(*expected, 1), engine.step(*cut, 1));
+  expected->truncate(0);
+  for (const std::vector<float>& result : logits) EXPECT_EQ(alone.step(*expected, 16), result);
 }
 
 TEST_P(KvSplitTest, SequencesThatTakeTurnsShareTheRoom) {

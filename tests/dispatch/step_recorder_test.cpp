@@ -1,8 +1,10 @@
 // What the executor says each step took, beside what was predicted.
 #include "dispatch/step_recorder.h"
 
+#include <atomic>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "device/mirror/mirror_device.h"
 #include "dispatch/executor.h"
@@ -166,6 +168,24 @@ TEST(StepRecorder, PredictsWholeSteps) {
     return p.lane == TraceLane::kStep && p.name == "decode" && p.count == 4;
   };
   EXPECT_TRUE(std::any_of(summary.predictions.begin(), summary.predictions.end(), is_step));
+}
+
+TEST(StepRecorder, SummariesBesideStepsNeverCountLess) {
+  Recorded model;
+  model.step({1, 2, 3});
+  std::atomic<bool> done = false;
+  std::thread reader([&] {
+    uint64_t n_before = 0;
+    while (!done.load(std::memory_order_relaxed)) {
+      const uint64_t n = lane(model.recorder.summarize(), TraceLane::kStep).n_records;
+      EXPECT_GE(n, n_before);
+      n_before = n;
+    }
+  });
+  for (int32_t i = 4; i < 64; ++i) model.step({i});
+  done.store(true, std::memory_order_relaxed);
+  reader.join();
+  EXPECT_EQ(61u, lane(model.recorder.summarize(), TraceLane::kStep).n_records);
 }
 
 TEST(StepRecorder, AStepThatIsCancelledLeavesItUsable) {

@@ -34,7 +34,7 @@ MUTATIONS = {
                              "TraceSummary StepRecorder::summarize() const {\n"),
 }
 TESTS = {
-    "dispatch_test": "*Executor*:*HybridTest.Any*:*KvSplit*:*ExpertCacheTest.OfAny*:*Team*",
+    "dispatch_test": "*Executor*:*HybridTest.Any*:*KvSplit*:*ExpertCacheTest.OfAny*:*Team*:*Beside*",
     "runtime_api_test": "*EngineWithDevice*:*EngineDevice*:*EngineTrace*:*Fork*",
 }
 
